@@ -253,7 +253,9 @@ def test_what_most_call_wrong_is_exchanged_dropped_or_kept(store: LabelStore, tm
         give(store, project, name, {one: "first", two: "first"})
     labels = store.labels(project.id)
     assert wrong_preferences(labels) == {"p1": (2, 1)}  # a model's comparisons do not call it right
-    swapped, dropped, kept = (preferences_of(store, project, wrong=how) for how in ("swap", "drop", "keep"))
+    swapped, dropped, kept = (
+        preferences_of(store, project, wrong=how, models="equal") for how in ("swap", "drop", "keep")
+    )
     assert kept.fingerprint() == data.fingerprint()
     assert [row for n, row in enumerate(swapped) if n != 1] == [row for n, row in enumerate(data) if n != 1]
     assert swapped[1] == {**data[1], "chosen": data[1]["rejected"], "rejected": data[1]["chosen"],
@@ -269,12 +271,12 @@ def test_what_most_call_wrong_is_exchanged_dropped_or_kept(store: LabelStore, tm
     assert "2 of 3" in report.problems[0].message
     for found, done in ((swapped, "swapped"), (dropped, "left out"), (kept, "kept")):
         assert found.report.notes[0].startswith("1 marked wrong by most") and done in found.report.notes[0]
-    edges, account = pop_edges(store, project)
+    edges, account = pop_edges(store, project, models="equal")
     assert {key for row in edges.table.to_pylist() for key in (row["stronger"], row["weaker"])} == {"p2", "p3", "p4"}
     assert account.left_out["about a preference that most annotators mark wrong"] == 8
     assert account.labels == labels.num_rows == account.used + sum(account.left_out.values()) == 16
     assert "marked wrong by most annotators: p1" in str(account)
-    every, whole = pop_edges(store, project, wrong="keep")
+    every, whole = pop_edges(store, project, wrong="keep", models="equal")
     assert len(every) == account.used + 8 and whole.left_out["about a preference that most annotators mark wrong"] == 0
     for call in (pop_edges, preferences_of):
         with pytest.raises(ConfigError, match="swap, drop, keep"):

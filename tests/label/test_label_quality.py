@@ -1,6 +1,7 @@
 """Label statistics on small tables whose numbers can be counted by hand."""
 
 import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from popmargin.label.quality.label_quality import Quality, label_quality
 
 COLUMNS = ("assignment", "item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "seconds", "note")
 COLUMNS += ("response", "swap_pairs", "swap_first", "swap_second", "gold", "repeat_of", "training", "adjudicated",
-            "guidelines_version")  # fmt: skip
+            "guidelines_version", "created_at")  # fmt: skip
 
 
 def table(*rows: dict[str, Any]) -> pa.Table:
@@ -22,6 +23,7 @@ def table(*rows: dict[str, Any]) -> pa.Table:
         item = row.get("item", number)
         base = {"kind": "pop", "first": f"f{item}", "second": f"s{item}", "annotator": "Ada", "verdict": "first"}
         base |= {"annotator_kind": "person", "note": "", "swap_pairs": False, "swap_first": False}
+        base |= {"created_at": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number)}
         full.append(dict.fromkeys(COLUMNS) | base | {"assignment": number, "item": item} | row)
     return pa.Table.from_pylist(full, schema=pa.schema([(name, _TYPES.get(name, pa.string())) for name in COLUMNS]))
 
@@ -29,6 +31,7 @@ def table(*rows: dict[str, Any]) -> pa.Table:
 _TYPES = dict.fromkeys(("assignment", "item", "repeat_of", "guidelines_version"), pa.int64())
 _BOOLS = ("swap_pairs", "swap_first", "swap_second", "training", "adjudicated")
 _TYPES |= dict.fromkeys(_BOOLS, pa.bool_()) | {"seconds": pa.float64()}
+_TYPES |= {"created_at": pa.timestamp("us", tz="UTC")}
 
 
 def simulated(seed: int = 0, *, items: int = 120) -> tuple[pa.Table, dict[str, float]]:

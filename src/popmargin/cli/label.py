@@ -226,6 +226,12 @@ def _add_export(verbs: Any) -> None:
         "have all (default: %(default)s)",
     )
     parser.add_argument(
+        "--models",
+        choices=("fill", "equal"),
+        help="edges and preferences: leave out labels of judges and rewards on items that a person has decided (fill), "
+        "or count them like a person's (equal) (default: fill)",
+    )
+    parser.add_argument(
         "--unjudged",
         choices=("drop", "keep"),
         help="preferences of which neither the data nor a label says which response is better: leave them out, or keep "
@@ -324,6 +330,8 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError("--without is not for the history, which has every label. Use --as labels.")
     if args.formulas and args.out.suffix.lower() != ".csv":
         raise ConfigError(f"--formulas is for .csv files, and {args.out} is none: it keeps every text as it is.")
+    if args.models and kind in ("ratings", "labels", "history", "jsonl"):
+        raise ConfigError(f"--models is only for preferences and edges, not {kind}, which have every label.")
     if args.wrong and kind in ("ratings", "labels", "history", "jsonl"):
         raise ConfigError(f"--wrong is only for preferences and edges, not {kind}, which are exported unchanged.")
     suffixes = {"edges": (*PARQUET, ".csv"), "preferences": (*SAVE_SUFFIXES, ".csv")}.get(kind, _TABLES)
@@ -371,6 +379,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             wrong=args.wrong or "swap",
             without=args.without,
             adjudication=args.adjudication,
+            models=args.models or "fill",
         )
         if in_cells:
             guarded = save_labels(edges.table, args.out, formulas=formulas)
@@ -388,6 +397,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             unrated=args.unrated or "keep",
             unjudged=args.unjudged or "drop",
             votes=args.votes or "probability",
+            models=args.models or "fill",
             without=args.without,
             weights=weights_of(args),
             adjudication=args.adjudication,

@@ -9,6 +9,7 @@ import pyarrow.compute
 
 from popmargin.errors import ConfigError, counted, first_few
 from popmargin.label.export.judged_wrong import DECIDED, OnWrong, check_wrong, wrong_counts, wrong_preferences
+from popmargin.label.export.people_first import Models, people_first
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Adjudication, Project
 from popmargin.pop.edges import PopEdges
@@ -60,11 +61,13 @@ def pop_edges(
     wrong: OnWrong = "swap",
     without: Collection[str] = (),
     adjudication: Adjudication = "wins",
+    models: Models = "fill",
 ) -> tuple[PopEdges, EdgeAccount]:
     """The current PoP labels as edges: one per item and annotator, with ties (tie=True).
 
-    Left out, and counted: labels of single preferences, repeated items, the answers unsure and wrong, and comparisons
-    with preferences that most mark wrong, since their difference has the opposite sign.
+    Left out, and counted: labels of single preferences, repeated items, the answers unsure and wrong, labels of models
+    where a person has decided, and comparisons with preferences that most mark wrong, since their difference has the
+    opposite sign.
 
     Args:
         store: the store.
@@ -75,6 +78,7 @@ def pop_edges(
         wrong: "keep" keeps comparisons with preferences that most mark wrong; "swap" and "drop" leave them out.
         without: names of annotators whose labels are left out and counted, as are those of discarded ones.
         adjudication: of pairs that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
+        models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
 
     Returns:
         The edges (source: the kind of annotator) and the account.
@@ -93,6 +97,8 @@ def pop_edges(
     counting = store.labels(project.id, columns=("annotator",), without=without).num_rows
     others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - counting
     settled = counting - labels.num_rows
+    every = labels.num_rows
+    labels = people_first(labels, models)
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
     decided = pc.is_in(labels["verdict"], value_set=pa.array(DECIDED))
@@ -109,6 +115,7 @@ def pop_edges(
     left_out = {
         "of annotators who do not count": others,
         ("settled by an adjudicator" if adjudication == "wins" else "of adjudicators"): settled,
+        "of models, where a person has decided": every - labels.num_rows,
         "single preferences": count(pc.equal(labels["kind"], "preference")),
         "ratings": count(pc.equal(labels["kind"], "rating")),
         "repeated items": count(pc.and_(pop, pc.invert(first_time))),
@@ -116,10 +123,8 @@ def pop_edges(
         "wrong": count(pc.and_(mine, pc.equal(labels["verdict"], "wrong"))),
         "about a preference that most annotators mark wrong": count(pc.and_(said, doubtful)),
     }
-    account = EdgeAccount(
-        labels.num_rows + settled + others, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most
-    )
-    parameters: dict[str, Any] = {"labelled": project.name, "aggregate": aggregate, "labels": labels.num_rows}
+    account = EdgeAccount(every + settled + others, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
+    parameters: dict[str, Any] = {"labelled": project.name, "aggregate": aggregate, "labels": every}
     table = _edge_table(used) if aggregate is None else _majority(used, aggregate)
     return PopEdges(table, parameters), account
 

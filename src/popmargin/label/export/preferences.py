@@ -34,6 +34,7 @@ from popmargin.label.export.judged_wrong import (
     wrong_preferences,
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings, ratings_decide
+from popmargin.label.export.people_first import Models, people_first
 from popmargin.label.export.stored_images import image_features, images_of_table
 from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
@@ -61,6 +62,7 @@ def preferences_of(
     without: Collection[str] = (),
     weights: Mapping[str, float] | None = None,
     adjudication: Adjudication = "wins",
+    models: Models = "fill",
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -83,6 +85,7 @@ def preferences_of(
         weights: how much each label of an annotator counts, by name, in `soft_label`, mean ratings and `wrong`; 1 for
             others.
         adjudication: of items that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
+        models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
 
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
@@ -120,6 +123,8 @@ def preferences_of(
     notes: list[str] = []
     counting = store.labels(project.id, columns=("annotator",), without=without).num_rows
     others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - counting
+    every = labels.num_rows
+    labels = people_first(labels, models)
     store.refuse_unknown(project.id, weights or ())
     against, missing = put_ratings(columns, labels, notes, weights)
     kinds = item_kinds(store, project)
@@ -131,9 +136,14 @@ def preferences_of(
         )
     if others:
         notes.append(f"{counted(others, 'label')} of annotators who do not count left out")
-    if counting > labels.num_rows:
+    if counting > every:
         why = "on items that an adjudicator has decided" if adjudication == "wins" else "of adjudicators"
-        notes.append(f"{counted(counting - labels.num_rows, 'label')} {why} left out")
+        notes.append(f"{counted(counting - every, 'label')} {why} left out")
+    if labels.num_rows < every:
+        notes.append(
+            f"{counted(every - labels.num_rows, 'label')} of models left out, since a person has decided the item "
+            "(--models equal counts them)"
+        )
     if strengths is not None:
         _put_strengths(columns, strengths)
     grades = mean_grades(labels)
