@@ -16,6 +16,7 @@ from reference_lists import attributes
 from popmargin.config import RunConfig
 from popmargin.config.described import fields_of
 from popmargin.recipes.base import RECIPES
+from popmargin.study.best_of_n.best_of_n_config import BestOfNConfig
 from popmargin.study.budget.budget_config import BudgetConfig
 from popmargin.study.config import StudyConfig
 from popmargin.study.recommenders.recommend_config import RecommendConfig
@@ -24,6 +25,7 @@ from popmargin.tasks.base import TASKS
 HERE = Path(__file__).parent
 FIELDS = "<!-- fields: made by docs/generate.py from popmargin.config and popmargin.study.config -->"
 SETTINGS = "<!-- settings: made by docs/generate.py from popmargin.study.recommenders.recommend_config -->"
+BEST_OF_N = "<!-- settings: made by docs/generate.py from popmargin.study.best_of_n.best_of_n_config -->"
 BUDGET = "<!-- settings: made by docs/generate.py from popmargin.study.budget.budget_config -->"
 OPTIONS = "<!-- recipes: made by docs/generate.py from popmargin.recipes -->"
 STUDY = (
@@ -88,6 +90,7 @@ def outputs() -> dict[str, str]:
         "configuration.md": configuration_page(),
         "rounds.md": rounds_page(),
         "recommend.md": settings_page("recommend.md", SETTINGS, RecommendConfig),
+        "best_of_n.md": settings_page("best_of_n.md", BEST_OF_N, BestOfNConfig),
         "budget.md": settings_page("budget.md", BUDGET, BudgetConfig),
         "../README.md": demo_paragraph.readme(),
     }

@@ -240,12 +240,15 @@ def popmargin_environment() -> dict[str, str]:
 def popmargin(popmargin_environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the command line in a process of its own, as a user does."""
 
-    def run(*words: str, cwd: Path | None = None, processes: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(
+        *words: str, cwd: Path | None = None, processes: int = 0, python_path: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        paths = [str(path) for path in (python_path, os.environ.get("PYTHONPATH")) if path]
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes else []
         return subprocess.run(
             [sys.executable, *launcher, "-m", "popmargin", *words],
             cwd=cwd,
-            env=popmargin_environment,
+            env=popmargin_environment | {"PYTHONPATH": os.pathsep.join(paths)},
             capture_output=True,
             text=True,
             timeout=300,

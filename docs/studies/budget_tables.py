@@ -93,20 +93,19 @@ def said(cell: dict[str, Any], advice: dict[str, Any], labels: dict[str, str]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", type=Path, nargs="+")
-    parser.add_argument("--into", type=Path, help="a page whose end, from its line of tables on, is replaced")
+    parser.add_argument("--into", type=Path, help="a page; sections of these studies below its line of tables are new")
     args = parser.parse_args()
-    made = "\n".join(
-        line
-        for folder in args.studies
-        for line in tables(json.loads((folder / "budget.json").read_text(encoding="utf-8")))
-    )
+    studies = [json.loads((folder / "budget.json").read_text(encoding="utf-8")) for folder in args.studies]
+    made = {study["title"]: "\n".join(tables(study)).strip() for study in studies}
     if args.into is None:
-        print(made)
+        print("\n\n".join(made.values()))
         return
-    before, found, _ = args.into.read_text(encoding="utf-8").partition(TABLES)
+    before, found, after = args.into.read_text(encoding="utf-8").partition(TABLES)
     if not found:
         raise SystemExit(f"{args.into} lacks the line {TABLES!r}.")
-    args.into.write_text(f"{before}{TABLES}\n\n{made.rstrip()}\n", encoding="utf-8")
+    held = {part.partition("\n")[0]: f"## {part}".strip() for part in after.split("\n## ")[1:]}
+    sections = "\n\n".join({**held, **made}.values())
+    args.into.write_text(f"{before}{TABLES}\n\n{sections}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

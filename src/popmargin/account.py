@@ -21,6 +21,7 @@ _REASONS = {
     "unrated": "a response without a rating",
     "too_few": "fewer than two rated responses",
     "unfinished": "cut at the token limit",
+    "alone": "a single response to its prompt",
     "missing": "a missing value",
     "too_large": "a number beyond what fp32 holds",
     "bad_json": "invalid JSON",

@@ -18,7 +18,8 @@ from popmargin.cli.main import VERBS, build_parser, main
 
 NO_ROWS = {
     "label annotators add", "label annotators token", "label annotators activate", "label annotators deactivate",
-    "label annotators discard", "label annotators list", "label backup", "label guidelines", "label status",
+    "label annotators discard", "label annotators list", "label backup", "label guidelines", "label next",
+    "label status",
     "objectives", "study power", "schema", "completion", "report",
 }  # fmt: skip
 """Verbs that read no rows of data; `report` shows the accounts that runs have stored."""
@@ -28,6 +29,7 @@ ELSEWHERE = {
     "label ask": "adds comparisons to a store; test_cli_label.py",
     "demo": "a comparison of embedded data",
     "study budget": "tests/study, on preferences that load_preferences reads",
+    "study best-of-n": "tests/study, on responses that Responses.load reads; empty ones are counted in the report",
     "recommend compare": "as recommend train, in tests/study",
 }
 
@@ -58,6 +60,11 @@ RESPONSES = [
     {"prompt": "alike?", "responses": ["a", "a"], "score": [1.0, 2.0]},
     {"prompt": "empty?", "responses": ["", "b"], "score": [1.0, 2.0]},
     {"prompt": "unknown?", "responses": ["cc", "b"], "score": [None, 2.0]},
+]
+OPEN = [{"prompt": f"O {i}?", "responses": ["a", "b", "c", "b"]} for i in range(2)]
+VOTES = [
+    {"id": name, "response": "chosen", "annotator": "ann", "label": label}
+    for name, label in (("g0", 4), ("g1", 9), ("nobody knows", 3))
 ]
 PROMPTS = [{"prompt": text} for text in ("Ask 0?", "Ask 1?", "Ask 0?", "Ask 2?")]
 ANSWERS = [
@@ -128,10 +135,10 @@ CASES = [
     ),
     Case(f"data augment {FROM} --out goals.jsonl", [READ, "15 in = 14 augmented, in 28 rows + 1 left out"],
          {"goals.jsonl": 28}),
-    Case(f"pop sample {FROM} --out edges.parquet",
+    Case(f"pop sample {FROM} --sampling iterative --out edges.parquet",
          [READ, "15 in = 15 the stronger side of an edge", "15 = 15 training rows + 0 ties"], {"edges.parquet": 15}),
     Case(
-        f"pop sample {FROM} --budget 1 --unmatched drop --out few.parquet",
+        f"pop sample {FROM} --sampling iterative --budget 1 --unmatched drop --out few.parquet",
         [READ, "15 in = 7 the stronger side of an edge + 8 left out (only the weaker side: 3, in no edge: 5)"],
         {"few.parquet": 7},
     ),
@@ -148,6 +155,13 @@ CASES = [
     Case(f"label import {FROM} --db labels.db --project each --kind preference", [READ]),
     Case("label import twice.jsonl --db labels.db --project rate --kind rating",
          ["4 in = 4 kept", "8 in = 6 items + 2 left out (the same response as another: 2)"]),
+    Case("label import more.jsonl --db labels.db --project rate --append",
+         ["4 in = 1 new + 3 left out (already there: 3)"]),
+    Case("label import open.jsonl --db labels.db --project open", ["6 in = 6 kept"]),
+    Case("label import-labels votes.jsonl --db labels.db --project rate",
+         ["3 in = 1 stored + 2 left out (unknown answer: 1, no such item: 1)"]),
+    Case("label export --db labels.db --project rate --as ratings --out ratings.csv",
+         ["8 in = 1 rated + 7 left out (not rated: 7)"]),
     Case("label judge --db labels.db --project pop --judge ratings", ["20 questions = 20 labels + 0 unsure"]),
     Case("label judge --db labels.db --project each --judge rewards.py:length", ["15 questions = 15 labels"]),
     Case("label export --db labels.db --project pop --out own.parquet", ["20 labels = 20 used + 0 left out"],
@@ -205,6 +219,9 @@ def write_inputs(folder: Path) -> None:
     lines("bad.jsonl", [*GOOD, *BAD, *ODD])
     lines("preferences.jsonl", [one for one in [*GOOD, *BAD, *ODD] if one != "not json"])
     lines("twice.jsonl", [*GOOD[:3], {**GOOD[0], "id": "again"}])
+    lines("more.jsonl", GOOD[:4])
+    lines("open.jsonl", OPEN)
+    lines("votes.jsonl", VOTES)
     lines("responses.jsonl", RESPONSES)
     lines("prompts.jsonl", PROMPTS)
     lines("answers.jsonl", ANSWERS)

@@ -119,7 +119,7 @@ def test_mistyped_flags(capsys: pytest.CaptureFixture[str], words: list[str], me
     [
         (
             ["schema", "studdy"],
-            "argument of: 'studdy' is unknown. Did you mean 'study'? Known: budget, recommend, rounds, run, study.",
+            "argument of: 'studdy' is unknown. Did you mean 'study'? Known: best-of-n, budget, recommend, rounds, run,",
         ),
         (["label", "jugde"], "'jugde' is unknown. Did you mean 'judge'?"),
         (["label", "judge", "--timeout", "-1"], "argument --timeout: must be above 0, not -1."),
@@ -144,9 +144,12 @@ def test_numbers_of_other_verbs_are_refused_by_the_name_of_their_flag(
 
 @pytest.fixture(scope="module")
 def schemas() -> dict[str, Any]:
-    from popmargin.cli.schema import budget_schema, rounds_schema, run_schema, study_schema
+    from popmargin.cli.schema import best_of_n_schema, budget_schema, rounds_schema, run_schema, study_schema
 
-    made = {"run": run_schema, "study": study_schema, "rounds": rounds_schema, "budget": budget_schema}
+    made = {
+        "run": run_schema, "study": study_schema, "rounds": rounds_schema, "budget": budget_schema,
+        "best-of-n": best_of_n_schema,
+    }  # fmt: skip
     return {name: jsonschema_rs.validator_for(schema()) for name, schema in made.items()}
 
 
@@ -177,7 +180,11 @@ def test_editors_accept_every_study_of_ours_and_every_default(schemas: dict[str,
     assert len(of_budgets) == 3
     for file in of_budgets:
         assert [str(error) for error in schemas["budget"].iter_errors(parse_yaml(file.read_text()))] == [], file
-    others = set(ROOT.glob("docs/studies/*.yaml")) - {*of_rounds, *of_drivers, *of_recommenders, *of_budgets}
+    of_choices = [ROOT / "docs/studies" / f"best-of-n-{name}.yaml" for name in ("vader", "classifier")]
+    for file in of_choices:
+        assert [str(error) for error in schemas["best-of-n"].iter_errors(parse_yaml(file.read_text()))] == [], file
+    known = {*of_rounds, *of_drivers, *of_recommenders, *of_budgets, *of_choices}
+    others = set(ROOT.glob("docs/studies/*.yaml")) - known
     files = [*ROOT.glob("src/popmargin/*/*.yaml"), *others]
     assert len(files) > 8
     for file in files:

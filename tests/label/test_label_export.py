@@ -14,8 +14,9 @@ from popmargin.data.load import load_preferences
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.export.judged_wrong import wrong_preferences
+from popmargin.label.export.label_files import save_labels
 from popmargin.label.export.pop_edges import pop_edges
-from popmargin.label.export.preferences import preferences_of, read_strengths, save_labels
+from popmargin.label.export.preferences import preferences_of, read_strengths
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project

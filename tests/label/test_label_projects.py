@@ -91,8 +91,11 @@ def test_the_same_data_go_on_and_others_do_not(store: LabelStore, conversational
             open_project(store, data, **asked)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="k would choose items from data"):
         open_project(store, None, k=1)
-    with pytest.raises(DataError, match="1 id is in only one of the two, such as 'p8'"):
-        open_project(store, data.select(range(8)))
+    said.clear()
+    open_project(store, data.select(range(8)), say=said.append)  # as if p8 had been appended
+    assert said[0] == "project 'default' has 1 more preference than made here" and len(said) == 2
+    with pytest.raises(DataError, match="1 id is in only one of the two, such as 'p9'"):
+        open_project(store, preferences(10, conversational=conversational))
     with pytest.raises(DataError, match="27 texts differ, such as 'chosen' of 'p0'"):
         open_project(store, preferences(9, conversational=not conversational))
 

@@ -111,3 +111,14 @@ def test_room_is_looked_for_before_a_checkpoint_and_once_for_the_run(
     (said,) = [record.args for record in caplog.records if "keeps up to" in record.msg]
     estimated = float(str(said[1]).split()[0]) * 1e3  # kB
     assert 0.8 * size < estimated < 1.8 * size
+
+
+def test_room_for_a_merged_reward_model_is_that_of_all_its_weights(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(disk_space, "free_bytes", lambda folder: 5)
+    monkeypatch.setattr(disk_space, "refuse_full", lambda folder, needed: None)
+    run, _ = train(configure({"task": "reward", "model": {"lora_rank": 2}, "train": {"max_steps": 1, "save_steps": 1}}))
+    (said,) = [record.args for record in caplog.records if "keeps up to" in record.msg]
+    size = (run.model / "model.safetensors").stat().st_size
+    assert 0.9 * size < float(str(said[2]).split()[0]) * 1e3 < 1.1 * size

@@ -6,11 +6,13 @@ from typing import Any
 
 from popmargin.bounds import Pixels
 from popmargin.cli.numbers import number
+from popmargin.data.formats.unlabelled import MARK
 from popmargin.data.images import MAX_PIXELS
-from popmargin.data.load import Ties, load_preferences
-from popmargin.data.pairs import PAIRINGS
+from popmargin.data.load import load_preferences
+from popmargin.data.pairs import PAIRINGS, UNRATED_PAIRINGS, Pairing
 from popmargin.data.schema import Preferences
 from popmargin.data.validate import describe_problems
+from popmargin.errors import ConfigError
 
 SOURCE_HELP = "a file, glob, folder or hub id, or several separated by commas; `name:split` selects a split"
 SPLIT_HELP = "the split to use, if there are several"
@@ -35,13 +37,24 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, rated: bool = False) 
 
 def add_pair_arguments(parser: Any, seed_flag: str, *, rated: bool = False) -> None:
     """Add flags for turning several rated responses into preferences, to a parser or a group of one."""
-    parser.add_argument(
-        "--pairs",
-        choices=PAIRINGS,
-        default=None if rated else "best_vs_worst",
-        help="pairs to make from several rated responses (default: best_vs_worst"
-        + ("; for kind rating best_vs_rest, so that every response is asked about)" if rated else ")"),
-    )
+    if rated:
+        parser.add_argument(
+            "--pairs",
+            choices=(*PAIRINGS, *(name for name in UNRATED_PAIRINGS if name not in PAIRINGS)),
+            help="pairs to make from several responses: of rated ones best_vs_… or all (default: best_vs_worst; for "
+            "kind rating best_vs_rest, so that every response is asked about); of unlabelled ones ring (each with the "
+            "next, the default), random or all",
+        )
+        parser.add_argument(
+            "--per-prompt", type=int, metavar="M", help="pairs of a prompt with --pairs random (default: 1)"
+        )
+    else:
+        parser.add_argument(
+            "--pairs",
+            choices=PAIRINGS,
+            default="best_vs_worst",
+            help="pairs to make from several rated responses (default: best_vs_worst)",
+        )
     parser.add_argument(
         "--min-gap", type=float, default=0.0, help="minimum strength of a preference (default: %(default)s)"
     )
@@ -70,20 +83,60 @@ def column(text: str) -> tuple[str, str]:
     return name, place
 
 
-def load_data(args: argparse.Namespace, source: str, *, ties: Ties = "drop") -> Preferences:
+def load_data(args: argparse.Namespace, source: str) -> Preferences:
     """Read preferences as the flags say; notes and dropped rows are reported on stderr."""
+    return _load(args, source, pairs=args.pairs)
+
+
+def load_unlabelled(args: argparse.Namespace, source: str, *, rated_pairs: Pairing) -> Preferences:
+    """The same for data to be labelled: ties are kept, and so are responses that nobody has compared.
+
+    Args:
+        args: of a parser with `rated`.
+        source: the data.
+        rated_pairs: how rated responses are paired without --pairs.
+
+    Raises:
+        ConfigError: --pairs or --per-prompt do not fit the data.
+    """
+    wanted, drawn = args.pairs, args.per_prompt
+    if drawn is not None and wanted != "random":
+        raise ConfigError("--per-prompt is the number of pairs that --pairs random draws: add that, or omit it.")
+    unlabelled = wanted if wanted in UNRATED_PAIRINGS else "ring"
+    preferences = _load(
+        args,
+        source,
+        pairs=wanted if wanted in PAIRINGS else rated_pairs,
+        ties="keep",  # they are what people should be asked about
+        unlabelled=unlabelled,
+        per_prompt=1 if drawn is None else drawn,
+    )
+    if MARK in preferences.extra_columns:
+        if wanted not in (None, *UNRATED_PAIRINGS):
+            raise ConfigError(
+                f"{source}: --pairs {wanted} compares ratings, but nobody has rated these responses. Choose ring, "
+                "random or all."
+            )
+    elif wanted in UNRATED_PAIRINGS and wanted not in PAIRINGS:
+        raise ConfigError(
+            f"{source}: --pairs {wanted} is for responses that nobody has labelled, but these have labels. Choose "
+            f"{', '.join(PAIRINGS)}, or omit it."
+        )
+    return preferences
+
+
+def _load(args: argparse.Namespace, source: str, **how: Any) -> Preferences:
     preferences = load_preferences(
         source,
         format=args.format,
         split=args.split,
-        pairs=args.pairs or "best_vs_worst",
         min_gap=args.min_gap,
         seed=args.data_seed,
         bad_rows=args.bad_rows,
         columns=dict(args.column),
-        ties=ties,
         contradictions=args.contradictions,
         max_image_pixels=args.max_image_pixels,
+        **how,
     )
     tell_left_out(preferences, source)
     return preferences

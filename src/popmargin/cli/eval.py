@@ -27,9 +27,10 @@ def add_parser(subparsers: Any) -> None:
         "a run, on compared responses: --model MODEL --data FILE.",
         usage="popmargin eval RUN [--against RUN] [--server URL --model NAME | --answers FILE] [--goals 1,4,7,10] "
         "[--json] [--code FILE] "
-        "[--SECTION.FIELD VALUE ...]\n       popmargin eval --model MODEL --data FILE [--as policy|reward] "
+        "[--SECTION.FIELD VALUE ...]\n       popmargin eval --model MODEL --data FILE [--as policy|reward|compare] "
         "[--reference MODEL] [--per-token]\n       [--layout NAME] [--split NAME] [--subset COLUMN] [--options YAML] "
-        "[--against RESULT.json]\n       [--out FILE.json] [--report FILE.html] [--overwrite] [--json]",
+        "[--dry-run] [--price PRICE]\n       "
+        "[--against RESULT.json] [--out FILE.json] [--report FILE.html] [--overwrite] [--json]",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, nargs="?", help="run directory")

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from popmargin.bounds import NotNegative
+from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.reward_options import parse_options
 from popmargin.demo.folder import embedded_data
@@ -13,7 +15,8 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.safe_reading import read_json
 
 _FLAGS = (
-    "data", "use", "reference", "per_token", "layout", "split", "subset", "options", "out", "report", "overwrite",
+    "data", "use", "reference", "per_token", "layout", "split", "subset", "options", "dry_run", "price", "out",
+    "report", "overwrite",
 )  # fmt: skip
 
 
@@ -28,9 +31,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--as",
         dest="use",
-        choices=("auto", "policy", "reward"),
+        choices=("auto", "policy", "reward", "compare"),
         default="auto",
-        help="use a folder as a policy or as a reward model (default: what it holds)",
+        help="use a folder as a policy or as a reward model (default: what it holds); compare: ask a judge which of "
+        "two responses is better",
     )
     group.add_argument(
         "--reference",
@@ -44,6 +48,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--split", help="the split of a data set that has several")
     group.add_argument("--subset", metavar="COLUMN", help="column with a question's subset (default: subset, domain …)")
     group.add_argument("--options", metavar="YAML", help="of the reward or judge, e.g. '{batch_size: 4, device: cuda}'")
+    group.add_argument("--dry-run", action="store_true", help="with --as compare: show the number of calls and stop")
+    group.add_argument("--price", type=number(NotNegative), help="of a call, to show the cost before paying")
     group.add_argument("--out", type=Path, metavar="FILE", help="write the result, with every score, as .json")
     group.add_argument("--report", type=Path, metavar="FILE", help="write the report as .html")
     add_overwrite(parser)
@@ -56,7 +62,7 @@ def wanted(args: argparse.Namespace) -> bool:
         ConfigError: they are mixed, or one is missing.
     """
     given = [name for name in _FLAGS if getattr(args, name) not in (None, False, "auto")]
-    flags = {"use": "as", "per_token": "per-token"}
+    flags = {"use": "as", "per_token": "per-token", "dry_run": "dry-run"}
     if args.run is not None:
         if given:
             raise ConfigError(
@@ -70,6 +76,11 @@ def wanted(args: argparse.Namespace) -> bool:
         )
     if args.goals is not None or args.overrides:
         raise ConfigError("--goals and fields of the configuration are for runs. Remove them, or give RUN.")
+    of_others = ("reference", "per_token") if args.use == "compare" else ("dry_run", "price")
+    wrong = [name for name in of_others if getattr(args, name) not in (None, False)]
+    if wrong:
+        whose = "models that score responses" if args.use == "compare" else "judges that compare (--as compare)"
+        raise ConfigError(f"--{flags.get(wrong[0], wrong[0])} is for {whose}. Remove it.")
     return True
 
 
@@ -87,8 +98,13 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
         embedded_data(args.data) or args.data, layout=args.layout, split=args.split, subset=args.subset
     )
     options: dict[str, Any] = parse_options(args.options or "{}", "--options")
-    scorer = find_scorer(args.model, use=args.use, reference=args.reference, per_token=args.per_token, options=options)
-    result = evaluate_benchmark(benchmark, scorer)
+    if args.use == "compare":
+        result = _judged(args, benchmark, options, say)
+        if result is None:
+            return 0
+    else:
+        given: dict[str, Any] = {"reference": args.reference, "per_token": args.per_token, "options": options}
+        result = evaluate_benchmark(benchmark, find_scorer(args.model, use=args.use, **given))
     differences = None if other is None else result.minus(other)
     whose = "" if other is None else str(other["model"]["name"])
     plain = result.to_dict()
@@ -107,6 +123,28 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
     for path in filter(None, (args.out, args.report)):
         say(f"wrote {path}")
     return 0
+
+
+def _judged(args: argparse.Namespace, benchmark: Any, options: dict[str, Any], say: Callable[[str], None]) -> Any:
+    """The result of a judge that compares; None after a dry run. The cost is said before anything is asked."""
+    from popmargin.evaluation.benchmarks.judged_pairs import judge_benchmark, plan_judging
+    from popmargin.label.ranking.comparers import load_comparer
+
+    path = Path(args.model).expanduser()
+    here = ":" not in args.model or path.exists()
+    spec = f"model:{path / 'model' if (path / 'config.yaml').is_file() else path}" if here else args.model
+    comparer = load_comparer(spec, progress=not args.json, **options)
+    if comparer.pays == "response":
+        raise ConfigError(f"{args.model} gives scores, so there is nothing to compare. Leave out --as compare.")
+    plan = plan_judging(benchmark)
+    if not args.json or args.dry_run:
+        say(plan.cost(args.price))
+    if args.dry_run:
+        return None
+    result = judge_benchmark(plan, comparer.compare, args.model, again=comparer.again)
+    if not args.json:
+        say("\n".join(comparer.account.usage()))
+    return result
 
 
 def _result(path: Path) -> dict[str, Any]:

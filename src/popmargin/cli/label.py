@@ -13,31 +13,34 @@ from popmargin.cli import (
     label_ask,
     label_backup,
     label_guidelines,
+    label_import_labels,
     label_judge,
+    label_next,
     label_rank,
     label_report,
 )
-from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_data, seed, tell_left_out
+from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_unlabelled, seed, tell_left_out
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.data.load import load_preferences
 from popmargin.data.saving import SAVE_SUFFIXES
-from popmargin.data.schema import Preferences
+from popmargin.data.schema import TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, counted
 from popmargin.files import PARQUET, whole_folder
 from popmargin.label.store.address import in_words, may_exist, open_store
 from popmargin.pop.edges import PopEdges
 
-EXPORTS = ("edges", "preferences", "dataset", "labels", "history", "jsonl")
-_BY_SUFFIX = {".parquet": "edges", ".jsonl": "jsonl", "": "dataset"}
-_TABLES = (".parquet", ".jsonl")
+EXPORTS = ("edges", "preferences", "dataset", "ratings", "labels", "history", "jsonl")
+_BY_SUFFIX = {".parquet": "edges", ".jsonl": "jsonl", ".csv": "labels", "": "dataset"}
+_TABLES = (".parquet", ".jsonl", ".csv")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `label import | ask | status | annotators | export | backup | judge | rank | report` to the command line."""
+    """Add `label import`, `import-labels`, `ask`, `status`, `export` and the others to the command line."""
     parser = subparsers.add_parser(
         "label",
-        help="the label store: import, ask, status, annotators, guidelines, export, backup, judge, rank, report",
+        help="the label store: import, import-labels, ask, status, annotators, guidelines, export, backup, judge, "
+        "next, rank, report",
     )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
@@ -50,7 +53,9 @@ def add_parser(subparsers: Any) -> None:
     label_ask.add_parser(verbs)
     label_backup.add_parser(verbs)
     label_guidelines.add_parser(verbs)
+    label_import_labels.add_parser(verbs)
     label_judge.add_parser(verbs)
+    label_next.add_parser(verbs)
     label_rank.add_parser(verbs)
     label_report.add_parser(verbs)
 
@@ -64,7 +69,7 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=("pop", "preference", "rating"),
         help="ask which of two preferences is stronger, which of two responses is better, or how good a single "
-        "response is (default: pop)",
+        "response is (default: pop; for unlabelled data preference, or rating if each prompt has one response)",
     )
     parser.add_argument("--scale", type=int, help="highest rating, 2 to 10, for kind rating (default: 5)")
     parser.add_argument(
@@ -142,9 +147,8 @@ def _asks_for_ratings(args: argparse.Namespace) -> bool:
 
 def load_new_data(args: argparse.Namespace, settings: dict[str, Any]) -> Preferences:
     """The data of a new project, read and checked before creating the store: unusable data must not leave one."""
-    if args.pairs is None and _asks_for_ratings(args):
-        args.pairs = "best_vs_rest"  # with ties, every response is in a pair
-    data = load_data(args, args.data, ties="keep")  # ties are what people should be asked about
+    # With ties, best_vs_rest has every response in a pair.
+    data = load_unlabelled(args, args.data, rated_pairs="best_vs_rest" if _asks_for_ratings(args) else "best_vs_worst")
     if not may_exist(args.db):
         from popmargin.label.projects.draft import draft_items
 
@@ -158,6 +162,12 @@ def _add_import(verbs: Any) -> None:
     add_store_arguments(parser)
     add_project_arguments(parser)
     add_data_arguments(parser, rated=True)
+    parser.add_argument(
+        "--append",
+        action="store_true",
+        help="add the rows that the project does not have, also while people label; changed rows are refused, or with "
+        "--bad-rows drop left out",
+    )
     parser.set_defaults(func=_import)
 
 
@@ -170,10 +180,17 @@ def _add_export(verbs: Any) -> None:
         "--as",
         dest="kind",
         choices=EXPORTS,
-        help="edges: what `train` reads; preferences: the data with votes and strengths, as .parquet, .jsonl or "
-        ".jsonl.gz; dataset: the same as a `datasets` folder; labels: current labels as .parquet or .jsonl; "
-        "history: all their revisions; jsonl: labels as JSONL (default: by file name: .parquet edges, .jsonl "
+        help="edges: what `train` reads, as .parquet (or .csv, to look at); preferences: the data with votes and "
+        "strengths, as .parquet, .jsonl, .jsonl.gz or .csv; dataset: the same as a `datasets` folder; ratings: each "
+        "rated response with its mean; labels: current labels; history: all their revisions, these three as "
+        ".parquet, .jsonl or .csv; jsonl: labels as JSONL (default: by file name: .parquet edges, .jsonl and .csv "
         "labels, no suffix dataset)",
+    )
+    parser.add_argument(
+        "--formulas",
+        choices=("guard", "keep"),
+        help="CSV: texts that begin with = + - @, which spreadsheets would run: put an apostrophe before them, or keep "
+        "them as they are (default: guard)",
     )
     parser.add_argument(
         "--aggregate",
@@ -216,6 +233,8 @@ def _add_export(verbs: Any) -> None:
 
 def _import(args: argparse.Namespace) -> int:
     settings = project_settings(args)
+    if args.append:
+        return _append(args, settings)
     data = load_new_data(args, settings)
     with open_store(args.db, create=True) as store:
         from popmargin.label.projects.open_project import open_project
@@ -223,6 +242,20 @@ def _import(args: argparse.Namespace) -> int:
         project = open_project(store, data, args.project or NEW_PROJECT, **settings)
     where = f"--db {in_words(args.db)} --project {shlex.quote(project.name)}"
     print(f"next: popmargin label annotators add NAME {where}")
+    return 0
+
+
+def _append(args: argparse.Namespace, settings: dict[str, Any]) -> int:
+    for option in ("edges", "gold"):
+        if settings.pop(option) is not None:
+            raise ConfigError(f"--{option} chooses the items of a new project. Omit it, or import without --append.")
+    with open_store(args.db) as store:
+        from popmargin.label.projects.append import append_rows
+
+        project = store.project(args.project)
+        pairs = "best_vs_rest" if project.scale is not None else "best_vs_worst"
+        data = load_unlabelled(args, args.data, rated_pairs=pairs)
+        append_rows(store, project, data, drop_changed=args.bad_rows == "drop", **settings)
     return 0
 
 
@@ -275,9 +308,11 @@ def _export(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{option} is only for preferences, not {kind}. Use --as preferences.")
     if args.without and kind == "history":
         raise ConfigError("--without is not for the history, which has every label. Use --as labels.")
-    if args.wrong and kind in ("labels", "history", "jsonl"):
+    if args.formulas and args.out.suffix.lower() != ".csv":
+        raise ConfigError(f"--formulas is for .csv files, and {args.out} is none: it keeps every text as it is.")
+    if args.wrong and kind in ("ratings", "labels", "history", "jsonl"):
         raise ConfigError(f"--wrong is only for preferences and edges, not {kind}, which are exported unchanged.")
-    suffixes = {"edges": PARQUET, "preferences": SAVE_SUFFIXES}.get(kind, _TABLES)
+    suffixes = {"edges": (*PARQUET, ".csv"), "preferences": (*SAVE_SUFFIXES, ".csv")}.get(kind, _TABLES)
     if kind == "dataset":
         _check_new_folder(args.out)
     else:
@@ -299,8 +334,11 @@ def _check_new_folder(path: Path) -> None:
 
 
 def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> None:
+    from popmargin.label.export.csv_files import said, write_csv
+    from popmargin.label.export.label_files import save_labels
     from popmargin.label.export.pop_edges import pop_edges
-    from popmargin.label.export.preferences import preferences_of, read_strengths, save_labels
+    from popmargin.label.export.preferences import preferences_of, read_strengths
+    from popmargin.label.export.rated_responses import rated_responses
     from popmargin.label.projects.same_project import item_kinds
 
     for option, needed in (("votes", "preference"), ("unrated", "rating")):
@@ -309,11 +347,16 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
                 f"--{option} is for items of kind '{needed}', of which project '{project.name}' has none."
             )
 
+    formulas, guarded = args.formulas or "guard", 0
+    in_cells = args.out.suffix.lower() == ".csv"
     if kind == "edges":
         edges, account = pop_edges(
             store, project, aggregate=args.aggregate, wrong=args.wrong or "swap", without=args.without
         )
-        edges.save(args.out)
+        if in_cells:
+            guarded = save_labels(edges.table, args.out, formulas=formulas)
+        else:
+            edges.save(args.out)
         print(account)
         print(f"wrote {counted(len(edges), 'edge')} to {args.out}")
     elif kind in ("preferences", "dataset"):
@@ -331,13 +374,23 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
         if kind == "dataset":
             with whole_folder(args.out) as partial:
                 prefs.dataset.save_to_disk(str(partial))
+        elif in_cells:
+            table: Any = prefs.dataset.with_format("arrow")[:]
+            held = [name for name in prefs.columns if name in TEXT_COLUMNS or table[name].null_count < len(table)]
+            guarded = write_csv(args.out, table.select(held).schema, [table], formulas=formulas)
         else:
             prefs.save(args.out)
         step = prefs.report.step(f"preferences of {project.name}", prefs.report.notes)
         print("\n".join([*step.lines(), f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
+    elif kind == "ratings":
+        ratings, step = rated_responses(store, project, without=args.without)
+        guarded = save_labels(ratings, args.out, formulas=formulas)
+        print("\n".join([*step.lines(), f"wrote {counted(ratings.num_rows, 'rated response')} to {args.out}"]))
     else:
         labels = (
             store.label_history(project.id) if kind == "history" else store.labels(project.id, without=args.without)
         )
-        save_labels(labels, args.out)
+        guarded = save_labels(labels, args.out, formulas=formulas)
         print(f"wrote {counted(labels.num_rows, 'revision' if kind == 'history' else 'label')} to {args.out}")
+    if guarded:
+        print(said(guarded))

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from popmargin.cli.store_options import add_store_arguments
+from popmargin.cli.store_options import add_store_arguments, user
 from popmargin.errors import DataError
 from popmargin.label.store.address import open_store
 from popmargin.safe_reading import read_text
@@ -14,7 +14,9 @@ def add_parser(subparsers: Any) -> None:
     """Add `label guidelines` to the command line."""
     parser = subparsers.add_parser("guidelines", help="show a project's guidelines, or change them")
     add_store_arguments(parser)
-    parser.add_argument("--set", dest="file", type=Path, metavar="FILE", help="Markdown file with the new guidelines")
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument("--set", dest="file", type=Path, metavar="FILE", help="Markdown file with the new guidelines")
+    text.add_argument("--version", type=int, metavar="N", help="show an earlier version")
     parser.set_defaults(func=_guidelines)
 
 
@@ -35,12 +37,15 @@ def _guidelines(args: argparse.Namespace) -> int:
     with open_store(args.db) as store:
         project = store.project(args.project)
         if text is None:
+            if args.version is not None:
+                print(store.guidelines(project.id, args.version))
+                return 0
             print(project.guidelines or f"project '{project.name}' has no guidelines")
             return 0
-        changed = store.set_guidelines(project.id, text)
+        changed = store.set_guidelines(project.id, text, who=user())
     if changed.guidelines_version == project.guidelines_version:
         print(f"project '{project.name}' has these guidelines already")
     else:
-        version = changed.guidelines_version
-        print(f"project '{project.name}': version {version} of the guidelines; people see it with their next task")
+        version = f"version {changed.guidelines_version} of the guidelines"
+        print(f"project '{project.name}': {version}; people acknowledge it before their next task")
     return 0

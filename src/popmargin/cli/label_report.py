@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from popmargin.bounds import RightShare
+from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import add_store_arguments
 from popmargin.files import HTML
@@ -37,6 +39,12 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME",
         help="annotators without whose labels agreement is given too, as without those that were discarded",
     )
+    parser.add_argument(
+        "--target",
+        type=number(RightShare),
+        default=0.9,
+        help="rank correlation of the scale with the true strengths that is good enough (default: 0.9)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
     add_overwrite(parser)
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON instead of sentences")
@@ -59,9 +67,13 @@ def _report(args: argparse.Namespace) -> int:
                 place = opened.enter_context(open_store(url))
             projects.append((place, place.project(args.project if source is None else named or None)))
         pooled = pool(projects, without=args.without)
-    quality = label_quality(pooled.labels, pooled.strengths, rated_by_people=pooled.rated_by_people)
+    quality = label_quality(pooled.labels, pooled.strengths, rated_by_people=pooled.rated_by_people, target=args.target)
+    if args.others:  # a version of one project's guidelines is none of another's
+        quality = replace(quality, versions=[])
     if pooled.left_out:
-        without = label_quality(pooled.counting, pooled.strengths, rated_by_people=pooled.rated_by_people)
+        without = label_quality(
+            pooled.counting, pooled.strengths, rated_by_people=pooled.rated_by_people, target=args.target
+        )
         quality = replace(quality, without=without, left_out=pooled.left_out)
     write_label_report(quality, args.out, " and ".join(project.name for _, project in projects))
     if pooled.shared:

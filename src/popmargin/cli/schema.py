@@ -11,8 +11,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "schema",
         help="write the JSON schema of a configuration, for editors",
-        description="Write the JSON schema of the configuration of a run, a study, rounds, recommenders or a budget "
-        "study, with which an editor completes, explains and checks YAML: popmargin schema > popmargin.schema.json",
+        description="Write the JSON schema of the configuration of a run, a study, rounds, recommenders, a budget "
+        "study or a best-of-n study, with which an editor completes, explains and checks YAML: popmargin schema > "
+        "popmargin.schema.json",
         allow_abbrev=False,
     )
     parser.add_argument("of", nargs="?", choices=list(_SCHEMAS), default="run", help="of which (default run)")
@@ -66,6 +67,14 @@ def budget_schema() -> dict[str, Any]:
     from popmargin.study.budget.budget_config import BudgetConfig
 
     return schema_of(BudgetConfig)
+
+
+def best_of_n_schema() -> dict[str, Any]:
+    """The schema of a best-of-n study."""
+    from popmargin.config.described import schema_of
+    from popmargin.study.best_of_n.best_of_n_config import BestOfNConfig
+
+    return schema_of(BestOfNConfig)
 
 
 def rounds_schema() -> dict[str, Any]:
@@ -132,4 +141,5 @@ _SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     "rounds": rounds_schema,
     "recommend": recommend_schema,
     "budget": budget_schema,
+    "best-of-n": best_of_n_schema,
 }

@@ -1,6 +1,7 @@
 """Flags of verbs that work on a label store."""
 
 import argparse
+import getpass
 
 NEW_PROJECT = "default"
 """The project created when none is named."""
@@ -13,3 +14,11 @@ def add_store_arguments(parser: argparse.ArgumentParser, *, project: bool = True
     )
     if project:
         parser.add_argument("--project", help="name of the project (default: the only one)")
+
+
+def user() -> str:
+    """Who runs the command, for the log of a project; empty if the system has no name for them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # which of them depends on the version of Python
+        return ""

@@ -1,4 +1,4 @@
-"""`popmargin study`: plan a study, and ask what the next hour of an annotator buys."""
+"""`popmargin study`: plan a study, and ask what an annotator's next hour buys, and what it does for best of n."""
 
 import argparse
 import json
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.bounds import Size
-from popmargin.cli import study_budget
+from popmargin.cli import study_best_of_n, study_budget
 from popmargin.cli.numbers import number
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add `study power | budget` to the command line."""
+    """Add `study power | budget | best-of-n` to the command line."""
     parser = subparsers.add_parser("study", help="plan a study; what the next hour of an annotator buys")
-    verbs = parser.add_subparsers(dest="study_verb", required=True, metavar="{power,budget}")
+    verbs = parser.add_subparsers(dest="study_verb", required=True, metavar="{power,budget,best-of-n}")
     power = verbs.add_parser(
         "power",
         help="what differences larger studies would find, from a pilot's runs",
@@ -39,6 +39,7 @@ def add_parser(subparsers: Any) -> None:
     power.add_argument("--json", action="store_true", help="print JSON")
     power.set_defaults(func=run_power)
     study_budget.add_parser(verbs)
+    study_best_of_n.add_parser(verbs)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

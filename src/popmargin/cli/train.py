@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.no_teardown import skip_teardown
 from popmargin.cli.outputs import add_code
 from popmargin.cli.overrides import add_fields
 from popmargin.code_permission import code_flags
@@ -155,14 +156,14 @@ def run(args: argparse.Namespace) -> int:
     if first and resume == "auto" and not RunDirectory(Path(config.output)).started:
         print(f"There is no run in {config.output} yet: it begins.", file=sys.stderr)
     directory, _ = train(config, resume=bool(resume), overwrite=args.overwrite)
+    if first:
+        facts = directory.facts()
+        print(
+            f"trained {config.name} ({config.objective['name']}) on {counted(facts['rows'], 'row')} in "
+            f"{counted(facts['steps'], 'step')}, {facts['train_seconds']:.0f} s\n"
+            f"next: popmargin eval {directory.path}{code_flags(to_dict(config))}"
+        )
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # otherwise its threads can crash the process at exit
-    if not first:
-        return 0
-    facts = directory.facts()
-    print(
-        f"trained {config.name} ({config.objective['name']}) on {counted(facts['rows'], 'row')} in "
-        f"{counted(facts['steps'], 'step')}, {facts['train_seconds']:.0f} s\n"
-        f"next: popmargin eval {directory.path}{code_flags(to_dict(config))}"
-    )
+        torch.distributed.destroy_process_group()
+        skip_teardown(0)
     return 0

@@ -26,6 +26,7 @@ from popmargin.data.formats import (
 )
 from popmargin.data.formats.columns import normal_name
 from popmargin.data.formats.image_cells import beside, image_fields
+from popmargin.data.formats.unlabelled import columns_added, told
 from popmargin.data.images import COLUMNS as IMAGE_COLUMNS
 from popmargin.data.load_report import LoadReport, RowProblem
 from popmargin.data.schema import COLUMNS, OPTIONAL_COLUMNS, TEXT_COLUMNS, Preferences, arrow_schema
@@ -163,12 +164,13 @@ class Collector:
         system, tools = self._reader.value(row, "system"), self._reader.value(row, "tools")
         key = json.dumps([prompt_key(prompt), str(system or ""), str(tools or "")])
         if key not in self._groups:
-            gathered = {"prompt": prompt, "system": system, "tools": tools, "responses": [], "ratings": []}
+            gathered = {"prompt": prompt, "system": system, "tools": tools, "responses": [], "ratings": [], "ids": []}
             self._groups[key] = _Group(gathered, place)
         group = self._groups[key]
         group.rows.append(row)
         group.row["responses"].append(response)
         group.row["ratings"].append(rating)
+        group.row["ids"].append(self._reader.label(row, "id"))
 
     def _pair_groups(self) -> None:
         """Turn the collected responses into preferences, and report what happened to the rows."""
@@ -190,11 +192,13 @@ class Collector:
             kept += accepted
             for draft in accepted:
                 row = {name: group.rows[0].get(name) for name in self._shared}
-                for side, number in zip(("chosen", "rejected"), draft["pair"], strict=True):
+                for side, number in zip(("chosen", "rejected"), draft["pair"], strict=False):
                     row |= {f"{side}_{name}": group.rows[number].get(name) for name in own}
                 rows.append(row | draft.get("fields", {}))
-        self._sides = [*_of_sides(own), *(IMAGE_COLUMNS if self._image_fields else ())]
+        self._sides = [*_of_sides(own), *columns_added(entry), *(IMAGE_COLUMNS if self._image_fields else ())]
         self._store(kept, rows, None, list(dict.fromkeys([*self._shared, *self._sides])))
+        if columns_added(entry):
+            return  # `told` says what was made of them
         lone = sum(len(group.rows) == 1 for group in self._groups.values())
         self._facts[
             f"rows with one rated response each: {count}, prompts: {len(self._groups)}, prompts with a single row: "
@@ -213,7 +217,11 @@ class Collector:
                 rows = batch.read()
                 candidates, nested = self._resolve(rows, found)
                 if self._format is None:
-                    self._format = FORMATS.get(self._format_name) or detect_format(rows[:100], found, candidates)
+                    wanted = self._reader.unlabelled is not None
+                    self._format = FORMATS.get(self._format_name) or detect_format(
+                        rows[:100], found, candidates, nested, unlabelled=wanted
+                    )
+                    self._sides += columns_added(self._format, candidates)
                 self._names = names_for(self._format, found, candidates)
                 if self._image_fields is None:
                     self._image_fields = image_fields(rows[:100], self._names, source.folder)
@@ -302,6 +310,8 @@ class Collector:
     def _notes(self) -> Iterator[str]:
         used = self._names
         yield from self._facts
+        if said := told(self._reader):
+            yield said
         yield from self._reader.images.notes()
         if used.get("strength", "strength") != "strength":
             yield f"the column '{used['strength']}' is used as the strength"

@@ -11,7 +11,7 @@ from popmargin.data.formats.image_cells import ImageCells
 from popmargin.data.images import MAX_PIXELS
 from popmargin.data.load_report import LoadReport
 from popmargin.data.locate import open_source
-from popmargin.data.pairs import Pairing, check_pairing
+from popmargin.data.pairs import UNRATED_PAIRINGS, Pairing, UnratedPairing, check_pairing
 from popmargin.data.schema import Preferences
 from popmargin.data.validate import describe_problems, raise_problems
 from popmargin.errors import ConfigError, DataError, did_you_mean
@@ -40,6 +40,8 @@ def load_preferences(
     columns: Mapping[str, str] | None = None,
     ties: Ties = "drop",
     contradictions: Contradictions = "error",
+    unlabelled: UnratedPairing | None = None,
+    per_prompt: int = 1,
     max_image_pixels: int = MAX_PIXELS,
 ) -> Preferences:
     """Load preferences; every row is kept or reported (`.report`), never skipped silently.
@@ -67,6 +69,10 @@ def load_preferences(
             makes them preferences of strength 0 and soft label ½, so that people can label them.
         contradictions: "error": as above; "keep" takes the label as it is, also where ratings, a strength or a soft
             label say that rejected is better: the strength is negative, the soft label below ½.
+        unlabelled: also read responses that nobody has labelled, in pairs "ring", "all" or "random" (see
+            `popmargin.data.pairs.unrated_pairs`). Their order is arbitrary, and the column `unlabelled` is true; a lone
+            response to a prompt has no rejected one. None refuses them: they are for labelling, not for training.
+        per_prompt: pairs of a prompt with "random".
         max_image_pixels: the most pixels, width times height, of an image; larger ones are reported, not decoded.
 
     Raises:
@@ -82,7 +88,7 @@ def load_preferences(
         raise ConfigError(f"bad_rows='{bad_rows}' is unknown. {did_you_mean(bad_rows, ['error', 'drop'])}")
     preferences, report = scan_preferences(
         source, format=format, split=split, pairs=pairs, min_gap=min_gap, seed=seed, columns=columns, ties=ties,
-        contradictions=contradictions, max_image_pixels=max_image_pixels,
+        contradictions=contradictions, unlabelled=unlabelled, per_prompt=per_prompt, max_image_pixels=max_image_pixels,
     )  # fmt: skip
     if bad_rows == "error":
         raise_problems(report.problems, report.rows_in)
@@ -108,6 +114,8 @@ def scan_preferences(
     columns: Mapping[str, str] | None = None,
     ties: str = "drop",
     contradictions: str = "error",
+    unlabelled: str | None = None,
+    per_prompt: int = 1,
     max_image_pixels: int = MAX_PIXELS,
 ) -> tuple[Preferences | None, LoadReport]:
     """Read everything and report every problem; the preferences are None if no row is usable.
@@ -126,12 +134,16 @@ def scan_preferences(
     if contradictions not in ("error", "keep"):
         nearest = did_you_mean(contradictions, ["error", "keep"])
         raise ConfigError(f"contradictions='{contradictions}' is unknown. {nearest}")
+    if unlabelled not in (None, *UNRATED_PAIRINGS):
+        raise ConfigError(f"unlabelled='{unlabelled}' is unknown. {did_you_mean(unlabelled, UNRATED_PAIRINGS)}")
+    if per_prompt < 1:
+        raise ConfigError(f"per_prompt={per_prompt}: give at least 1.")
     if not 1 <= max_image_pixels <= MOST_PIXELS:
         raise ConfigError(f"max_image_pixels is {max_image_pixels}; it must be from 1 to {MOST_PIXELS:,}.")
     opened = open_source(source, split=split)
     images = ImageCells(max_pixels=max_image_pixels)
     reader = Reader({}, pairs=pairs, min_gap=min_gap, seed=seed, ties=ties, images=images,
-                    contradictions=contradictions)  # fmt: skip
+                    contradictions=contradictions, unlabelled=unlabelled, per_prompt=per_prompt)  # fmt: skip
     collector = Collector(opened, format, reader, columns)
     for batch in opened.batches():
         collector.add(batch)

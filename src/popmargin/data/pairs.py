@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from popmargin.errors import ConfigError, did_you_mean
+from popmargin.errors import ConfigError, counted, did_you_mean
 
 Pairing = Literal["best_vs_worst", "best_vs_random", "best_vs_rest", "all"]
 PAIRINGS: tuple[str, ...] = get_args(Pairing)
 SEVERAL = ("best_vs_rest", "all")
 """Ways that make several pairs per prompt."""
+UnratedPairing = Literal["ring", "all", "random"]
+UNRATED_PAIRINGS: tuple[str, ...] = get_args(UnratedPairing)
+"""Ways to pair responses that nobody has rated; see `unrated_pairs`."""
 WIN_PROBABILITY_CLIP = 1e-3
 
 
@@ -82,6 +85,40 @@ def _pair(ratings: Sequence[float], i: int, j: int, min_gap: float) -> Pair:
     gap = float(ratings[chosen] - ratings[rejected])
     skipped = "tie" if gap == 0 else "below_min_gap" if gap < min_gap else None
     return Pair(chosen, rejected, gap, skipped)
+
+
+def unrated_pairs(
+    count: int, *, pairs: UnratedPairing = "ring", per_prompt: int = 1, seed: int = 0, key: str = ""
+) -> list[tuple[int, int]]:
+    """Pairs of the n responses to a prompt that nobody has rated, by their numbers.
+
+    ring: each response with the next and the last with the first, so n pairs (one of two responses) that connect all.
+    all: each of the n(n−1)/2 pairs. random: `per_prompt` of these, or all if there are fewer.
+
+    Args:
+        count: n ≥ 2.
+        pairs: how they are paired.
+        per_prompt: of random.
+        seed: of random.
+        key: text that belongs to the prompt; the draw depends only on seed and key, not on the order of the rows.
+
+    Raises:
+        ConfigError: an unknown way of pairing, or `per_prompt` below 1.
+
+    Example:
+        >>> unrated_pairs(3), len(unrated_pairs(5, pairs="all")), len(unrated_pairs(5, pairs="random", per_prompt=4))
+        ([(0, 1), (1, 2), (2, 0)], 10, 4)
+    """
+    if pairs not in UNRATED_PAIRINGS:
+        raise ConfigError(f"pairs='{pairs}' is unknown. {did_you_mean(pairs, UNRATED_PAIRINGS)}")
+    if per_prompt < 1:
+        raise ConfigError(f"{counted(per_prompt, 'pair')} per prompt: give at least 1.")
+    every = list(itertools.combinations(range(count), 2))
+    if pairs == "ring":
+        return every if count == 2 else [(place, (place + 1) % count) for place in range(count)]
+    if pairs == "all" or len(every) <= per_prompt:
+        return every
+    return sorted(random.Random(f"{seed}\x1f{key}").sample(every, per_prompt))
 
 
 def logit(probability: float) -> float:

@@ -16,7 +16,8 @@ _LARGEST = 3.4028234663852886e38
 Draft = dict[str, Any]
 """One preference on its way in: every name of `COLUMNS` and `OPTIONAL_COLUMNS`, None where unknown.
 
-`pair` has the numbers of its responses if a row has several; `turned` says that chosen and rejected were swapped."""
+`pair` has the numbers of its responses if a row has several; `turned` says that chosen and rejected were swapped, and
+`alone` that there is no rejected one."""
 
 DROP_HINT = (
     "Fix these rows, or drop and report them: bad_rows='drop' (--bad-rows drop; with train "
@@ -118,7 +119,7 @@ def prefers_rejected(draft: Draft) -> bool:
 
 def _text_errors(draft: Draft) -> list[RowError]:
     errors: list[RowError] = []
-    for name in TEXT_COLUMNS:
+    for name in TEXT_COLUMNS[:2] if draft.get("alone") else TEXT_COLUMNS:
         if is_blank(draft[name]):
             message = "the prompt is empty." if name == "prompt" else f"the {name} completion is empty."
             hint = " (for unconditional text: the BOS token)" if name == "prompt" else ""

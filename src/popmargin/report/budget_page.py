@@ -32,16 +32,16 @@ def render_budget(study: BudgetResults) -> str:
         power=power_rows(study),
         left_out=_left_out(study),
         prices=[(name, f"{seconds:.1f} s") for name, seconds in study.prices.items()],
-        points=_points,
-        text=_unbroken,
+        points=points,
+        text=unbroken,
     )
 
 
-def _unbroken(value: object) -> str:
+def unbroken(value: object) -> str:
     """Text for the page, in which no line breaks inside an interval.
 
     Example:
-        >>> _unbroken("+3.7 [+2.1, +5.4], 1 more") == "+3.7 [+2.1,\u00a0+5.4], 1 more"
+        >>> unbroken("+3.7 [+2.1, +5.4], 1 more") == "+3.7 [+2.1,\u00a0+5.4], 1 more"
         True
     """
     return _INTERVAL.sub("[\\1,\u00a0\\2]", visible_text(value))
@@ -53,7 +53,7 @@ def write_budget_report(study: BudgetResults, path: str | Path) -> Path:
     return Path(path)
 
 
-def _points(value: Interval | None) -> str:
+def points(value: Interval | None) -> str:
     """A difference in points with its interval."""
     if value is None or not is_known(value):
         return DASH
@@ -63,7 +63,7 @@ def _points(value: Interval | None) -> str:
     return f"{text} [{number(100 * value.low, 1, sign=True)}, {number(100 * value.high, 1, sign=True)}]"
 
 
-def _share(value: Interval) -> str:
+def share(value: Interval) -> str:
     ends = f" [{100 * value.low:.1f}, {100 * value.high:.1f}]" if has_bounds(value) else ""
     return number(value.estimate, 1, share=True) + ends
 
@@ -90,7 +90,7 @@ def advice_rows(study: BudgetResults) -> list[dict[str, str]]:
         return {
             "First labels": str(cell.size),
             "Minutes": f"{cell.minutes / (1 + cell.budget):.0f} + {cell.minutes * cell.budget / (1 + cell.budget):.0f}",
-            "Accuracy": _share(cell.arms["base"].accuracy),
+            "Accuracy": share(cell.arms["base"].accuracy),
             "Take": _said(study, cell, cell.advice),
             "Without new preferences": _said(study, cell, cell.advice_old),
         }
@@ -99,13 +99,13 @@ def advice_rows(study: BudgetResults) -> list[dict[str, str]]:
 
 
 def _said(study: BudgetResults, cell: Cell, advice: Advice) -> str:
-    gain = _points(cell.arms[advice.take].gain)
+    gain = points(cell.arms[advice.take].gain)
     others = [study.label(name) for name in advice.ties if name != advice.take]
     first = study.label(advice.take) + (f" {gain}" if advice.take != "base" else ": no gain was found")
     if not others:
         return first
     best = "" if advice.best == advice.take else (
-        f"; highest: {study.label(advice.best)} {_points(cell.arms[advice.best].gain)}"
+        f"; highest: {study.label(advice.best)} {points(cell.arms[advice.best].gain)}"
     )  # fmt: skip
     return f"{first}{best}; not told apart: {len(others)} more"
 
@@ -118,7 +118,7 @@ def _gains(study: BudgetResults, budget: float) -> tuple[list[int], list[tuple[s
         if kind.control or kind.name == "base" or not any(kind.name in cell.arms for cell in cells):
             continue
         found = [cell.arms.get(kind.name) for cell in cells]
-        rows.append((kind.label, [DASH if one is None else _points(one.gain) for one in found]))
+        rows.append((kind.label, [DASH if one is None else points(one.gain) for one in found]))
     return [cell.size for cell in cells], rows
 
 
@@ -127,7 +127,7 @@ def _controls(study: BudgetResults) -> list[tuple[str, list[str]]]:
     cells = [cell for cell in study.cells if cell.budget == study.cells[0].budget]
     names = ["base", *(kind.name for kind in study.kinds if kind.control)]
     return [
-        (study.label(name), [_share(cell.arms[name].accuracy) if name in cell.arms else DASH for cell in cells])
+        (study.label(name), [share(cell.arms[name].accuracy) if name in cell.arms else DASH for cell in cells])
         for name in names
     ]
 
@@ -140,7 +140,7 @@ def power_rows(study: BudgetResults) -> list[dict[str, str]]:
             "Budget": f"{cell.budget:g}",
             "Arm": study.label(one.name),
             "Against": study.label(one.against),
-            "Difference": _points(one.difference),
+            "Difference": points(one.difference),
             f"Power for {100 * study.difference:g} points": f"{one.power:.0%}",
             "Found in 80% of studies": f"{100 * one.detectable:.1f}",
         }

@@ -155,12 +155,13 @@ class BudgetResults:
     def to_json(self) -> str:
         """As JSON text; what is undefined is null."""
         tree = {"format": FORMAT, **dataclasses.asdict(self)}
-        return json.dumps(_plain(tree), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+        return json.dumps(plain(tree), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Values for JSON: what is not finite is None."""
     if isinstance(value, dict):
-        return {str(name): _plain(inner) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+        return {str(name): plain(inner) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]  # pyright: ignore[reportUnknownVariableType]
+        return [plain(inner) for inner in value]  # pyright: ignore[reportUnknownVariableType]
     return None if isinstance(value, float) and not math.isfinite(value) else value

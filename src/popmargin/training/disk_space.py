@@ -101,14 +101,18 @@ def in_words(count: int) -> str:
     return f"{count / 1e3:.0f} kB"
 
 
-def sizes(trainer: Any, whole: nn.Module | None = None) -> tuple[int, int]:
+def sizes(trainer: Any, whole: nn.Module | None = None, *, merged: bool = False) -> tuple[int, int]:
     """Bytes of a trainer's next checkpoint, and of its trained model.
 
     Args:
         trainer: of the run.
         whole: what is saved at the end, where that is more than what is trained; None for the same.
+        merged: whether the adapter is merged into all weights at the end, which are then saved in fp32 at most.
     """
     folder, model = Path(str(trainer.args.output_dir)), trainer.model
     adapter = hasattr(model, "peft_config")
     size = checkpoint_bytes(folder, model, adapter=adapter, copies=trainer.saved_copies)
-    return size, model_bytes(whole or model, adapter=adapter)
+    saved = whole or model
+    if merged:
+        return size, 4 * sum(value.numel() for value in saved.parameters() if not value.requires_grad)
+    return size, model_bytes(saved, adapter=adapter)

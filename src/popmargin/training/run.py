@@ -18,6 +18,7 @@ from popmargin.config import RunConfig, to_dict
 from popmargin.data.goals import as_given, goal_facts
 from popmargin.models.policies import bf16_is_slower
 from popmargin.models.sharding import Sharding
+from popmargin.tasks.base import Task
 from popmargin.training.arguments import training_arguments
 from popmargin.training.build import Parts, Run, make_parts, make_trainer
 from popmargin.training.callbacks import JsonlCallback, Probe, ProbeCallback, StopCallback
@@ -146,7 +147,7 @@ def _optimise(
     for callback in (pauses, saving, *stops, *parts.task.watch(parts.loss.beta)):
         trainer.add_callback(callback)
     trainer.add_callback(JsonlCallback(trainer, directory, pauses))
-    _look_for_room(trainer, run, parts.task.whole(trainer.model))
+    _look_for_room(trainer, run, parts.task)
     reset_peak()
     started = time.perf_counter()
     with contextlib.suppress(NothingLeftError), stopping_with_a_checkpoint(saving):
@@ -167,13 +168,13 @@ def _optimise(
     }
 
 
-def _look_for_room(trainer: PreferenceTrainer, run: Run, whole: Any) -> None:
+def _look_for_room(trainer: PreferenceTrainer, run: Run, task: Task) -> None:
     """Say once if the disk is too small for what the run keeps."""
     if not trainer.is_world_process_zero():
         return
     arguments, rows = trainer.args, len(trainer.collator.rows)
     steps = arguments.max_steps if arguments.max_steps > 0 else int(run.train.epochs * rows / run.train.batch_size) + 1
-    one, model = sizes(trainer, whole)
+    one, model = sizes(trainer, task.whole(trainer.model), merged=task.merges(run.model))
     warn_of_little_room(
         run.directory.checkpoints,
         one,

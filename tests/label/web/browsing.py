@@ -80,6 +80,7 @@ def wait(condition: Callable[[], Any], seconds: float = 15) -> Any:
 
 
 def sign_in(browser: Any, server: Server, token: str) -> None:
+    server.site.read(token)
     browser.delete_all_cookies()
     browser.get(f"{server.url}/login/{token}")
     ready = "return document.readyState === 'complete' && !!window.htmx"

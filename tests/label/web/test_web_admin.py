@@ -122,14 +122,14 @@ def test_figures_are_kept_while_they_are_good_enough(site: Site, monkeypatch: py
 
     monkeypatch.setattr(site.store, "labels", slow)
     for _ in range(2):
-        assert figures.of(site.project.id).labels == 0 and clock[0] == 3.0
+        assert figures.of(site.project).labels == 0 and clock[0] == 3.0
     answer(client, "left")
     clock[0] = 32.9
-    assert figures.of(site.project.id).labels == 0
+    assert figures.of(site.project).labels == 0
     clock[0] = 33.1
-    assert figures.of(site.project.id).labels == 1
+    assert figures.of(site.project).labels == 1
     clock[0] = 1000.0
-    assert figures.of(site.project.id).labels == 1 and clock[0] == 1000.0  # nothing new, nothing read
+    assert figures.of(site.project).labels == 1 and clock[0] == 1000.0  # nothing new, nothing read
 
 
 def test_no_project(tmp_path: Path) -> None:

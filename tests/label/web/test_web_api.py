@@ -34,7 +34,7 @@ def test_next_save_undo_progress(site: Site) -> None:
         client.post(
             "/api/labels", json={"assignment": task["assignment"], "choice": "tie", "request": f"request-again-{index}"}
         )
-    assert client.get("/api/next").json() == {"task": None}
+    assert client.get("/api/next").json()["task"] is None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,8 @@ def test_nul_in_notes_is_left_out_and_lone_surrogates_are_refused(site: Site) ->
 def test_openapi_describes_the_api_alone(site: Site) -> None:
     client = site.client(headers=headers(site.add("anna")[1]))
     paths = client.get("/api/openapi.json").json()["paths"]
-    assert set(paths) == {"/api/next", "/api/labels", "/api/undo", "/api/progress", "/api/images/{digits}"}
+    names = {"next", "labels", "undo", "progress", "guidelines", "images/{digits}"}
+    assert set(paths) == {f"/api/{name}" for name in names}
 
 
 @pytest.mark.slow

@@ -120,7 +120,6 @@ def test_boxes_are_of_one_size_and_large(browser, serve, make_site, kind: str, w
     site = make_site(kind, rows=pictures(4))
     look(browser, width, height)
     sign_in(browser, serve(site), site.add("anna")[1])
-    press(browser, "g")  # the guidelines, which are open at first
     least = {("pop", 400): 150, ("pop", 1200): 250, ("preference", 400): 320, ("rating", 400): 320}.get(
         (kind, width), 350
     )

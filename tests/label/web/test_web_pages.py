@@ -239,7 +239,8 @@ def test_odd_notes_are_kept(site: Site) -> None:
 
 def test_behind_a_proxy_with_a_prefix(make_site: Callable[..., Site]) -> None:
     site = make_site(root_path="/label")
-    _, token = site.add("anna")
+    person, token = site.add("anna")
+    site.store.acknowledge(person.id, 1)
     for prefix in ("", "/label"):  # proxies that take the prefix off, and proxies that do not
         client = TestClient(site.app, base_url="https://labels.example")
         page = client.get(f"{prefix}/login/{token}")
@@ -255,3 +256,17 @@ def test_behind_a_proxy_with_a_prefix(make_site: Callable[..., Site]) -> None:
         }
         assert not re.findall(r'(?:href|action|src)="/(?!label)', html)
         assert client.get(f"{prefix}/static/annotate.css").status_code == 200
+
+
+def test_what_was_done_is_confirmed_once_without_scripts(site: Site) -> None:
+    client = site.client(site.add("anna")[1])
+    said = re.compile(r'<p id="said" class="said"[^>]*>([^<]*)</p>')
+    shown = said.search(answer(client, "left"))
+    assert shown is not None and shown[1] == "Saved." and "aria-hidden" not in shown[0]
+    for path, words in (("/skip", "Skipped."), ("/undo", "Last answer taken back.")):
+        assert said.search(client.get("/").text)[1] == ""  # a reloaded page has said it
+        html = client.post(path, data=fields(client.get("/").text, path)).text
+        assert said.search(html)[1] == words
+    assert (
+        said.search(client.post("/undo", data=fields(client.get("/").text, "/undo")).text)[1] == ""
+    )  # nothing to undo

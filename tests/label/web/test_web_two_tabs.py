@@ -159,16 +159,35 @@ def test_who_is_switched_off_is_told_so(site: Site) -> None:
     assert site.client().get("/login/nobody").status_code == 401
 
 
-def test_guidelines_are_open_until_they_were_worked_with(site: Site) -> None:
-    """At the first task, and again after every change, which the admin can make; then they are closed."""
-    client, admin = site.client(site.add("anna")[1]), site.client(ADMIN)
-    for changes in range(3):
+def test_guidelines_come_first_and_are_acknowledged(site: Site) -> None:
+    """Before the first task, and again after every change, which the admin can make; labels know their version."""
+    _, token = site.add("anna")
+    client, admin = site.client(), site.client(ADMIN)
+    client.get(f"/login/{token}")
+    for version in range(1, 4):
         html = client.get("/").text
-        panel = re.search(r'<details id="guidelines"[^>]*>', html)[0]
-        assert " open" in panel and f'data-version="{changes + 1}"' in panel
-        assert ("changed since your last answer" in html) == (changes > 0)
-        after = answer(client, "left")
-        assert " open" not in re.search(r'<details id="guidelines"[^>]*>', after)[0]
-        data = {**fields(admin.get("/admin").text, "/admin/guidelines"), "guidelines": f"Version {changes}\r\nnew"}
+        assert 'data-kind="guidelines"' in html and 'data-kind="pop"' not in html
+        assert ("The guidelines have changed" in html) == (version > 1)
+        html = client.post("/guidelines", data=fields(html, "/guidelines")).text
+        assert 'data-kind="pop"' in html and f'data-version="{version}"' in html
+        data = {**fields(admin.get("/admin").text, "/admin/guidelines"), "guidelines": f"Version {version}\r\nnew"}
         page = admin.post("/admin/guidelines", data=data)
-        assert page.status_code == 200 and f"Version {changes}\nnew</textarea>" in page.text
+        assert page.status_code == 200 and f"Version {version}\nnew</textarea>" in page.text
+        # The task that was open is answered under the guidelines that were read; then the new ones come.
+        sent = {**fields(html, "/answer"), "choice": "left"}
+        assert 'data-kind="guidelines"' in client.post("/answer", data=sent).text
+    assert site.store.labels(site.project.id)["guidelines_version"].to_pylist() == [1, 2, 3]
+    data = fields(client.get("/").text, "/guidelines")
+    assert client.post("/guidelines", data={**data, "version": "5"}).status_code == 409
+    assert site.store.annotators(site.project.id)[0].guidelines_seen == 3
+
+
+def test_programs_are_told_of_new_guidelines(site: Site) -> None:
+    _, token = site.add("anna")
+    client = site.client(headers={"Authorization": f"Bearer {token}"})
+    for version, text in ((1, "Be **kind**."), (2, "new")):
+        assert client.get("/api/next").json()["guidelines"] == {"version": version, "text": text}
+        assert client.post("/api/guidelines", json={"version": version}).json() == {"version": version}
+        assert client.get("/api/next").json()["guidelines"] is None
+        site.store.set_guidelines(site.project.id, "new")
+    assert client.post("/api/guidelines", json={"version": 9}).status_code == 409

@@ -71,9 +71,15 @@ class Site:
             self.store.note_example(person.id)
         return person, token
 
+    def read(self, token: str) -> None:
+        """Acknowledge the guidelines, if the token is that of an annotator."""
+        if (found := self.store.annotator_of(token)) is not None:
+            self.store.acknowledge(found[1].id, found[0].guidelines_version)
+
     def client(self, token: str | None = None, **settings: Any) -> TestClient:
-        """A browser without scripts; signed in if there is a token."""
+        """A browser without scripts; signed in, and with the guidelines read, if there is a token."""
         client = TestClient(self.app, base_url="http://127.0.0.1:8000", **settings)
         if token is not None:
+            self.read(token)
             assert client.get(f"/login/{token}").status_code == 200
         return client

@@ -38,6 +38,9 @@ class Reader:
         fields: of each response, kept as columns of its side.
         ties: "drop" reports them, "keep" makes them preferences of strength 0 and soft label ½.
         contradictions: "keep" takes a label as it is where the row's numbers prefer rejected; "error" does not.
+        unlabelled: how responses without labels are paired (`UNRATED_PAIRINGS`); None: such data are not read.
+        per_prompt: pairs of each prompt, if they are drawn at random.
+        asked: numbers of responses without labels, of their prompts and pairs.
         unfinished: "drop" reports pairs with a response whose field `finished` is false, "keep" keeps them.
         images: reads the cells that hold images.
         image_fields: our fields that hold images.
@@ -55,11 +58,14 @@ class Reader:
     ties: str = "drop"
     contradictions: str = "error"
     unfinished: str = "keep"
+    unlabelled: str | None = None
+    per_prompt: int = 1
     fields: tuple[str, ...] = ()
     images: ImageCells = field(default_factory=ImageCells)
     image_fields: frozenset[str] = frozenset()
     notes: Notes = field(default_factory=Counter[str])
     rated: Counter[bool] = field(default_factory=Counter[bool])
+    asked: Counter[str] = field(default_factory=Counter[str])
 
     def value(self, row: Row, name: str) -> Any:
         """The raw cell, None if the row or the source has none."""

@@ -19,6 +19,7 @@ from popmargin.data.formats import (
 )
 from popmargin.data.formats.base import Format, Reader, Row
 from popmargin.data.formats.columns import names_for, normal_name, unused_columns
+from popmargin.data.formats.unlabelled import MARK, UNLABELLED
 from popmargin.data.formats.winner import number_of
 from popmargin.data.schema import COLUMNS
 from popmargin.errors import DataError
@@ -138,23 +139,45 @@ def _question(column: str, numbers: Sequence[float], pair: Sequence[str], *, boo
     )
 
 
+def _fits(
+    entry: Format, rows: Sequence[Mapping[str, Any]], reader: Reader, candidates: Mapping[str, list[str]]
+) -> bool:
+    return (
+        all(name in candidates for name in entry.required)
+        and not any(name in candidates for name in entry.absent)
+        and (entry.fits is None or entry.fits(rows, reader))
+    )
+
+
 def detect_format(
-    rows: Sequence[Mapping[str, Any]], found: Sequence[str], candidates: Mapping[str, list[str]]
+    rows: Sequence[Mapping[str, Any]],
+    found: Sequence[str],
+    candidates: Mapping[str, list[str]],
+    nested: Mapping[str, str] | None = None,
+    *,
+    unlabelled: bool = False,
 ) -> Format:
     """The one format that the columns and the first rows fit.
+
+    Args:
+        rows: the first rows.
+        found: their columns.
+        candidates: our field -> columns, of `resolve_names`.
+        nested: the fields of each response that the caller named.
+        unlabelled: also layouts of responses without labels.
 
     Raises:
         DataError: none or several fit, or a column could change what the rows mean; names the columns found and what
             each format expects.
     """
-    reader = Reader({name: columns[0] for name, columns in candidates.items()})
-    fitting = [
-        entry
-        for entry in FORMATS.values()
-        if all(name in candidates for name in entry.required)
-        and not any(name in candidates for name in entry.absent)
-        and (entry.fits is None or entry.fits(rows, reader))
-    ]
+    reader = Reader({name: columns[0] for name, columns in candidates.items()}, nested=nested or {})
+    if unlabelled:
+        entry = next((entry for entry in UNLABELLED if _fits(entry, rows, reader, candidates)), None)
+        if entry is not None and MARK in found:
+            raise DataError(f"the data have a column '{MARK}', which popmargin adds to data without labels. Rename it.")
+        if entry is not None:
+            return entry
+    fitting = [entry for entry in FORMATS.values() if _fits(entry, rows, reader, candidates)]
     if len(fitting) > 1 and set(COLUMNS) <= set(found):  # as `Preferences.save` writes them, with other columns
         fitting = [entry for entry in fitting if entry.name == "preference"] or fitting
     if len(fitting) == 1:
@@ -180,18 +203,17 @@ def _hint(candidates: Mapping[str, Sequence[str]]) -> str:
     if {"label_0", "label_1"} <= has and not {"image_0", "image_1"} <= has:
         return "Remedy: there are labels but no images; add these as jpg_0 and jpg_1 (addresses are not images)."
     if {"response_a", "response_b"} <= has:
-        first, second = (candidates[side][0] for side in ("response_a", "response_b"))
         return (
             "Remedy: name the column that says which response is better, e.g. --column winner=… or preference=…. If "
-            "nobody has said it yet, let people: popmargin label import DATA --kind preference "
-            f"--column chosen={first} --column rejected={second}"
+            "nobody has said it yet, let people: popmargin label import DATA"
         )
     if "responses" in has or {"chosen", "rejected"} <= has:
         return "Remedy: name the prompt, e.g. columns={'prompt': 'question'} (--column prompt=question)."
     if {"prompt", "response"} <= has:
         return (
             f"Remedy: '{candidates['response'][0]}' has one response per row but nothing says how good it is; name "
-            "the column that does (--column label=…), or give preferences: two responses to a prompt."
+            "the column that does (--column label=…), let people rate them (popmargin label import DATA), or give "
+            "preferences: two responses to a prompt."
         )
     if "prompt" in has and "chosen" not in has:
         return (

@@ -84,6 +84,16 @@ def named_side(value: str, row: Row, reader: Reader) -> float | None:
     plain = value.strip().lower().strip("[](). ")
     if plain.isdigit():  # a single row cannot show whether 1 is the first or the second
         return None
+    return side_of_word(plain)
+
+
+def side_of_word(plain: str) -> float | None:
+    """The same for a word in lower case, such as "response a", where 1 and 2 are the first and the second.
+
+    Example:
+        >>> side_of_word("response b"), side_of_word("left"), side_of_word("both good"), side_of_word("7")
+        (1.0, 0.0, 0.5, None)
+    """
     word = _PREFIX.sub("", plain).strip("_- ")
     if word.replace(" ", "").split("(")[0] in TIES:
         return 0.5

@@ -6,7 +6,7 @@ Axis suffixes: Q questions.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from popmargin.evaluation.benchmarks.layouts import LAYOUTS, find_layout
 from popmargin.evaluation.benchmarks.layouts.base import Layout, Read, inside, share, subsets_of
 from popmargin.evaluation.benchmarks.layouts.reward_bench_2 import MEAN, is_ties
 from popmargin.evaluation.benchmarks.layouts.rm_bench import matrices
-from popmargin.evaluation.benchmarks.question import Question, Scores
+from popmargin.evaluation.benchmarks.question import Answer, Answers, Compared, Question, Scores
 from popmargin.evaluation.benchmarks.scorer import Scorer
 from popmargin.evaluation.best_of_n import divergence, expected_best
 from popmargin.rewards.rate import last_turn
@@ -62,16 +62,18 @@ class BenchmarkResult:
         model: what answered.
         kind: what it was used as.
         meaning: of a score.
-        scores: of each question's responses.
-        notes: what the model did with responses that it could not score in full.
+        scores: of each question's responses; of a judge that compares, which of two is better.
+        notes: what the model did with responses that it could not score in full, or what a judge's answers were.
+        comparisons: of a judge that compares, how many pairs had which outcome.
     """
 
     benchmark: Benchmark
     model: str
     kind: str
     meaning: str
-    scores: Scores
+    scores: Answers
     notes: tuple[str, ...] = ()
+    comparisons: Mapping[str, Any] | None = None
 
     def estimates(self) -> dict[str, Estimate]:
         """The benchmark's results by name, the main one first."""
@@ -95,8 +97,8 @@ class BenchmarkResult:
     def subsets(self) -> list[dict[str, Any]]:
         """Of all questions and each subset: their number, the model's mean, the longest response's, and a guess's."""
         questions, values = self.benchmark.questions, self.benchmark.layout.values
-        columns = {"model": values(questions, self.scores), "longest": values(questions, lengths(questions))}
-        guess = np.array([np.mean(question.worth) for question in questions])
+        columns = {"model": values(questions, self.scores), "longest": values(questions, self._as_asked(lengths))}
+        guess = values(questions, self._as_asked(lambda some: [np.zeros(len(question.worth)) for question in some]))
         names, rows = subsets_of(questions), list[dict[str, Any]]()
         for name in [None, *(names if len(names) > 1 else [])]:
             rows_Q = np.ones(len(questions), bool) if name is None else inside(questions, name)
@@ -113,15 +115,25 @@ class BenchmarkResult:
 
     def curve(self) -> list[tuple[int, float, Interval]]:
         """For samples that are right or graded: n, KL of the best of n in nats (an upper bound), and its worth."""
-        if self.benchmark.layout.name != "rated_samples":
+        scores = [score for score in self.scores if isinstance(score, np.ndarray)]
+        if self.benchmark.layout.name != "rated_samples" or self.comparisons is not None:
             return []
         questions = self.benchmark.questions
         most = min(len(question.worth) for question in questions)
         ns = [n for n in _CURVE if n <= most]
-        rows = [expected_best(score, q.worth, ns) for score, q in zip(self.scores, questions, strict=True)]
+        rows = [expected_best(score, q.worth, ns) for score, q in zip(scores, questions, strict=True)]
         values, clusters = np.array(rows), [question.cluster for question in questions]
         return [
             (n, divergence(n), row_means(values[None, :, place], clusters).interval()) for place, n in enumerate(ns)
+        ]
+
+    def _as_asked(self, score: Callable[[Sequence[Question]], Scores]) -> Answers:
+        """Scores, or how they decide the pairs that the model was asked about, so that both are counted alike."""
+        questions = self.benchmark.questions
+        if self.comparisons is None:
+            return score(questions)
+        return [
+            Compared.by_score(question.compared, one) for question, one in zip(questions, score(questions), strict=True)
         ]
 
     def minus(self, other: Mapping[str, Any]) -> dict[str, Interval]:
@@ -132,9 +144,10 @@ class BenchmarkResult:
         """
         if other.get("fingerprint") != fingerprint(self.benchmark):
             raise DataError("The other result is of other questions. Evaluate both models on the same data.")
-        scores = [np.array(row["scores"], dtype=np.float64) for row in other["questions"]]
-        second = BenchmarkResult(self.benchmark, "", "", "", scores).estimates()
-        return {name: found.minus(second[name]) for name, found in self.estimates().items()}
+        second = BenchmarkResult(
+            self.benchmark, "", "", "", [_answer_of(row) for row in other["questions"]]
+        ).estimates()
+        return {name: found.minus(second[name]) for name, found in self.estimates().items() if name in second}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `questions` has each question's scores, so that other results can be compared."""
@@ -153,10 +166,12 @@ class BenchmarkResult:
                 for row in self.subsets()
             ],
             "questions": [
-                {"id": question.id, "subset": question.subset, "scores": score.tolist(), "worth": question.worth}
+                {"id": question.id, "subset": question.subset, **_plain(score), "worth": question.worth}
                 for question, score in zip(read.questions, self.scores, strict=True)
             ],
         }
+        if self.comparisons is not None:
+            plain["comparisons"] = dict(self.comparisons)
         if (matrix := self.matrix()) is not None:
             plain["matrix"] = matrix
         if curve := self.curve():
@@ -229,6 +244,20 @@ def _of_preferences(source: Any, split: str | None, column: str) -> Read:
     report = prefs.report
     first = {problem.candidate: problem.kind for problem in reversed(report.problems)}
     return Read(questions, report.rows_in, Counter(first.values()), tuple(report.notes))
+
+
+def _plain(answer: Answer) -> dict[str, Any]:
+    """An answer for JSON: scores, or [better, worse, win] of each pair."""
+    if isinstance(answer, Compared):
+        return {"pairs": [[i, j, win] for (i, j), win in answer.wins.items()]}
+    return {"scores": answer.tolist()}
+
+
+def _answer_of(row: Mapping[str, Any]) -> Answer:
+    """The inverse of `_plain`."""
+    if "pairs" in row:
+        return Compared({(int(i), int(j)): float(win) for i, j, win in row["pairs"]})
+    return np.array(row["scores"], dtype=np.float64)
 
 
 def lengths(questions: Sequence[Question]) -> Scores:

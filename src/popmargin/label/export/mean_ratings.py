@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.compute
 
+from popmargin.data.formats.unlabelled import MARK
 from popmargin.data.questions import RATINGS, SIDES
 from popmargin.errors import counted, first_few
 from popmargin.label.projects.draft import response_keys
@@ -90,15 +91,34 @@ def put_ratings(
     pairs = rated.pairs
     missing = [row for row, pair in enumerate(pairs) if pair is None]
     empty_ratings(columns, missing)
+    missing = [row for row in missing if columns["rejected"][row] is not None]
     ties = sum(pair is not None and pair[0] == pair[1] for pair in pairs)
+    count = sum(side is not None for side in columns["rejected"])
     notes.append(
-        f"{len(pairs) - len(missing)} of {counted(len(pairs), 'preference')} have annotators' ratings for both "
+        f"{count - len(missing)} of {counted(count, 'preference')} have annotators' ratings for both "
         f"responses; {ties} of these are ties (a gap of 0)"
     )
     if missing:
         names = first_few([columns["id"][row] for row in missing])
         notes.append(f"{len(missing)} do not ({names}): --unrated keeps them without ratings or drops them")
     return {row: pair for row, pair in enumerate(pairs) if pair is not None and pair[0] < pair[1]}, missing
+
+
+def ratings_decide(columns: dict[str, list[Any]], rows: Iterable[int]) -> None:
+    """Where people's ratings say which response is better, or that neither is, an imported tie no longer counts.
+
+    A tie of the data has a soft label of ½, which unequal ratings empty. Equal ratings give one to a preference that
+    came without a label, since its order is arbitrary.
+    """
+    marks = columns.get(MARK, [None] * len(columns["id"]))
+    for row in rows:
+        better, worse = columns["chosen_rating"][row], columns["rejected_rating"][row]
+        if None in (better, worse):
+            continue
+        if better != worse and columns["soft_label"][row] == 0.5:
+            columns["soft_label"][row] = None
+        elif better == worse and marks[row]:
+            columns["soft_label"][row] = 0.5
 
 
 def empty_ratings(columns: dict[str, list[Any]], rows: Iterable[int]) -> None:

@@ -1,6 +1,5 @@
-"""Exports from the store: preferences with votes, ratings and strengths, and tables of labels."""
+"""Exports from the store: preferences with votes, ratings and strengths."""
 
-import json
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from popmargin.data.conversation import holds_tools
 from popmargin.data.exchange import NEGATED, exchange
 from popmargin.data.extra import as_dataset
+from popmargin.data.formats.unlabelled import MARK
 from popmargin.data.load_report import LoadReport, RowProblem
 from popmargin.data.schema import (
     COLUMNS,
@@ -24,7 +24,6 @@ from popmargin.data.schema import (
 )
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, counted, first_few
-from popmargin.files import whole_file
 from popmargin.label.export.graded_votes import calibrate_grades, graded_probabilities, mean_grades, together
 from popmargin.label.export.judged_wrong import (
     DECIDED,
@@ -34,7 +33,7 @@ from popmargin.label.export.judged_wrong import (
     probability,
     wrong_preferences,
 )
-from popmargin.label.export.mean_ratings import empty_ratings, put_ratings
+from popmargin.label.export.mean_ratings import empty_ratings, put_ratings, ratings_decide
 from popmargin.label.export.stored_images import image_features, images_of_table
 from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
@@ -74,7 +73,7 @@ def preferences_of(
         unrated: if people rated responses, what to do with preferences with an unrated response: "keep" leaves both
             ratings empty, "drop" leaves the preference out.
         unjudged: what to do with preferences whose direction nobody gave (see `without_direction`): "drop" leaves them
-            out, "keep" keeps them in the imported order.
+            out, "keep" keeps them in the imported order. Lone responses are left out in any case.
         votes: weight of a label of kind "preference", in `soft_label` and in `wrong`: "probability", its confidence (1
             if it has none); "whole", always 1; "grades", the share of right answers of its grade, as estimated by
             `calibrate_grades`.
@@ -104,7 +103,12 @@ def preferences_of(
         if value not in get_args(known):
             raise ConfigError(f"{name} is {value!r}; choose {', '.join(get_args(known))}.")
     columns = store.preference_columns(project.id)
-    imported = {name: list(columns[name]) for name in ("id", "soft_label")}
+    if columns["id"] and not any(side is not None for side in columns["rejected"]):
+        raise DataError(
+            f"Project '{project.name}' has single responses, not preferences. Export what people say of them with "
+            "--as ratings."
+        )
+    imported = {name: list(columns[name]) for name in ("id", "rejected", "soft_label", MARK) if name in columns}
     labels = store.labels(project.id, columns=_VOTE_COLUMNS, without=without)
     notes: list[str] = []
     others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - labels.num_rows
@@ -145,9 +149,15 @@ def preferences_of(
     if rated:
         judged |= set(range(len(columns["id"]))) - set(missing)
     out: dict[int, tuple[str, str, str]] = {}
-    if unjudged == "drop":
-        out |= without_direction(store, project, imported, judged)
-        _tell_unjudged(store, project, columns, out, notes)
+    undecided = without_direction(store, project, imported, judged)
+    if unjudged == "keep":
+        undecided = {row: reason for row, reason in undecided.items() if reason[0] == "alone"}
+    out |= undecided
+    _tell_unjudged(store, project, columns, out, notes)
+    if rated:
+        ratings_decide(columns, judged)
+    if MARK in columns:  # only where the order is still no label
+        columns[MARK] = [None if row in judged or row in out else mark for row, mark in enumerate(columns[MARK])]
     emptied = sum(_turn(columns, row) for row in rows) if wrong == "swap" else 0
     turned = set(rows) if wrong == "swap" else set[int]()
     if grades:
@@ -207,11 +217,18 @@ def _tell_unjudged(
             f"of the imported data. Label some first (popmargin annotate --db {in_words(store.name)}), or keep the "
             "imported order with --unjudged keep."
         )
-    if out:
-        names = first_few([columns["id"][row] for row in out])
+    alone = [row for row in out if out[row][0] == "alone"]
+    if alone:
+        names = first_few([columns["id"][row] for row in alone])
         notes.append(
-            f"{len(out)} of {counted(count, 'preference')} left out, since nobody has said which response is better "
-            f"({names}): --unjudged keep keeps them in the imported order"
+            f"{counted(len(alone), 'prompt')} with a single response left out, since it is not a preference ({names}): "
+            "--as ratings has them"
+        )
+    if len(out) > len(alone):
+        names = first_few([columns["id"][row] for row in out if out[row][0] != "alone"])
+        notes.append(
+            f"{len(out) - len(alone)} of {counted(count - len(alone), 'preference')} left out, since nobody has said "
+            f"which response is better ({names}): --unjudged keep keeps them in the imported order"
         )
 
 
@@ -331,20 +348,3 @@ def read_strengths(path: Path) -> dict[str, float]:
     if "standard_error" in table.column_names:
         strengths = half_normal_strengths(strengths)
     return dict(zip(ids, strengths.tolist(), strict=True))
-
-
-def save_labels(labels: Any, path: Path) -> None:
-    """Write a table of labels as Parquet, or as JSONL with times in ISO 8601.
-
-    Raises:
-        RunError: the path is a folder, or cannot be written.
-    """
-    with whole_file(path, (".parquet", ".jsonl")) as partial:
-        if path.suffix.lower() == ".parquet":
-            pq.write_table(labels, partial, compression="zstd")
-            return
-        with partial.open("w", encoding="utf-8") as out:
-            for batch in labels.to_batches(max_chunksize=10_000):
-                for row in batch.to_pylist():
-                    row["created_at"] = row["created_at"].isoformat()
-                    out.write(json.dumps(row, ensure_ascii=False) + "\n")

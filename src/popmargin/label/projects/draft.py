@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from popmargin.account import Step
+from popmargin.data.formats.unlabelled import MARK
 from popmargin.data.questions import RATINGS, SIDES, Kind, Side, Verdict
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError, counted
@@ -17,6 +18,8 @@ from popmargin.pop.edges import PopEdges
 
 SAMPLINGS = ("chain", "random", "iterative")
 SCALE = 5
+MISSING = json.dumps(None)
+"""What a lone response's partner is in `response_keys`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,9 @@ def draft_items(
         ConfigError: settings out of range or incompatible.
     """
     check_settings(**settings, seed=seed, scale=scale)
-    kind = kind or "pop"
+    kind = kind or usual_kind(data)
+    if kind != "rating":
+        refuse_lone(data)
     if kind != "pop" and edges is not None:
         raise ConfigError(f"edges compare two preferences: use them with kind 'pop', not '{kind}'.")
     drawn = [name for name, value in {"--pairs-of-pairs": sampling, "--k": k}.items() if value is not None]
@@ -76,6 +81,7 @@ def draft_items(
         if gold is not None:
             raise ConfigError("gold is only for kind 'pop' (PoP edges) or 'rating' (preferences with known ratings).")
         return Draft(kind=kind, first=data.ids)
+    refuse_unlabelled(data)
     if isinstance(gold, Preferences):
         raise ConfigError("for comparisons, gold must be PoP edges, not preferences.")
     first, second, golds, steps = _pairs(data, sampling or "chain", 1 if k is None else k, edges, gold, seed or 0)
@@ -133,10 +139,48 @@ def draw_pairs(count: int, *, sampling: str = "chain", k: int = 1, seed: int = 0
     return np.tile(ring, k), np.concatenate([np.roll(ring, -step) for step in steps])
 
 
+def usual_kind(data: Preferences) -> Kind:
+    """What is asked about data unless somebody says so: "pop", of unlabelled pairs "preference", of lone responses
+    "rating"."""
+    if MARK not in data.extra_columns:
+        return "pop"
+    return (
+        "preference"
+        if any(side is not None for rows in data.batches("rejected") for side in rows["rejected"])
+        else "rating"
+    )
+
+
+def refuse_unlabelled(data: Preferences) -> None:
+    """Raise a ConfigError if nobody has said which responses are better: then no preferences can be compared."""
+    if MARK in data.extra_columns:
+        raise ConfigError(
+            f"{data.report.source}: nobody has said which response is better, so there are no preferences to compare. "
+            "Ask that first with --kind preference, export the answers (popmargin label export --as preferences), and "
+            "compare those."
+        )
+
+
+def refuse_lone(data: Preferences) -> None:
+    """Raise a DataError if a prompt has a single response: there is nothing to compare."""
+    if MARK not in data.extra_columns:
+        return
+    lone = [
+        key for rows in data.batches("id", "rejected") for key, side in zip(rows["id"], rows["rejected"], strict=True)
+        if side is None
+    ]  # fmt: skip
+    if lone:
+        raise DataError(
+            f"{data.report.source}: {counted(len(lone), 'prompt has', 'prompts have')} a single response, such as that "
+            f"of '{lone[0]}', so there is nothing to compare. Ask how good it is with --kind rating, or remove the "
+            "rows."
+        )
+
+
 def response_keys(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Keys of the two responses of each preference: prompt and text; chosen before rejected.
 
-    A response in several preferences of a prompt is one response and is rated once.
+    A response in several preferences of a prompt is one response and is rated once. A missing one has the text null.
     """
     texts = zip(rows["prompt"], rows["chosen"], rows["rejected"], strict=True)
     return [(json.dumps(prompt), json.dumps(text)) for prompt, *sides in texts for text in sides]
@@ -144,11 +188,12 @@ def response_keys(rows: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _responses(data: Preferences, scale: int, gold: Preferences | None) -> Draft:
     keys = [key for rows in data.batches("prompt", "chosen", "rejected") for key in response_keys(rows)]
-    places = list(dict(reversed([(key, place) for place, key in enumerate(keys)])).values())[::-1]
+    asked = [(key, place) for place, key in enumerate(keys) if key[1] != MISSING]
+    places = list(dict(reversed(asked)).values())[::-1]
     golds = _known_ratings(data, scale, gold, keys)
-    repeated = {"the same response as another": len(keys) - len(places)}
+    repeated = {"the same response as another": len(asked) - len(places)}
     step = Step(
-        name="responses to rate", rows_in=len(keys), kept={"items": len(places)}, left_out=repeated, unit="responses"
+        name="responses to rate", rows_in=len(asked), kept={"items": len(places)}, left_out=repeated, unit="responses"
     )
     if gold is not None:
         step = replace(

@@ -7,7 +7,7 @@ from popmargin.data.images import COLUMNS as IMAGE_COLUMNS
 from popmargin.data.questions import Kind
 from popmargin.data.schema import Preferences, holds_images
 from popmargin.errors import ConfigError, DataError, counted
-from popmargin.label.projects.draft import SCALE, draft_items
+from popmargin.label.projects.draft import SCALE, draft_items, usual_kind
 from popmargin.label.projects.same_project import (
     item_kinds,
     refuse_other_items,
@@ -45,8 +45,8 @@ def open_project(
         store: where it is, or will be.
         data: the preferences of a new project; needed for one.
         name: of the project.
-        kind: "pop" (default) asks about pairs of preferences, "preference" about every single one, "rating" about every
-            distinct response to a prompt, once.
+        kind: "pop" asks about pairs of preferences, "preference" about every single one, "rating" about every
+            distinct response to a prompt, once; None for the usual one (see `usual_kind`).
         sampling, k: how pairs are drawn (see `draw_pairs`); "chain" and 1.
         edges: ask about these pairs instead; their labels are not shown.
         gold: pairs with a known answer, shown to everybody; for ratings, preferences with known ratings.
@@ -68,7 +68,8 @@ def open_project(
         kinds = _go_on(store, found, data, kind, {"scale": scale, "seed": seed, **settings}, asked, say)
         if found.items:
             return found
-        kind, scale, seed = kind or kinds[0], found.scale, found.seed
+        usual = None if data is None else usual_kind(data)
+        kind, scale, seed = kind or (usual if usual in kinds else kinds[0]), found.scale, found.seed
     if data is None:
         raise DataError(f"{store.name}: no project '{name}'. Give preferences to create it from.")
     # Refused settings must not leave an empty project behind, so everything is checked before storing.
@@ -90,15 +91,8 @@ def open_project(
         left = [name for name in data.columns if name not in (*STORED, *storable_columns(data), *images)]
         if left:
             say(f"columns of bytes are not stored: {', '.join(left)}")
-    store.add_items(
-        project.id,
-        draft.kind,
-        draft.first,
-        draft.second,
-        gold=draft.gold,
-        response=draft.response,
-        chained=draft.chained,
-    )
+    asks = draft.first, draft.second
+    store.add_items(project.id, draft.kind, *asks, gold=draft.gold, response=draft.response, chained=draft.chained)
     for step in draft.steps:
         say("\n".join(step.lines()))
     known = sum(answer is not None for answer in draft.gold or ())
@@ -133,7 +127,7 @@ def _go_on(
         )
     if given and data is not None:
         rows = {key: row for row, key in enumerate(data.ids)}
-        ordered = data.select([rows[key] for key in store.preference_columns(found.id)["id"]])
+        ordered = data.select([rows[key] for key in store.preference_columns(found.id)["id"] if key in rows])
         _refuse_other_draft(store, found, ordered, kind or kinds[0], asked)
     held = "' and '".join(kinds)
     say(

@@ -1,6 +1,6 @@
 """Whether an existing project matches the request: different settings, preferences or items are refused."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from typing import Any
 
@@ -60,43 +60,68 @@ def refuse_other_preferences(
     store: LabelStore, found: Project, data: Preferences, say: Callable[[str], None]
 ) -> None:  # fmt: skip
     """Compare ids and texts with the project's, in any order; different numbers are reported, and the project keeps
-    its own.
+    its own. A project may have more rows than the data: some may have been appended.
 
     Raises:
-        DataError: ids or texts differ; it says how many and names one.
+        DataError: ids that the project does not have, or texts that differ; it says how many and names one.
     """
-    remedy = "Put the new data in a separate project with --project NAME, or omit the data to continue this one."
     source, stored = data.report.source, store.preference_columns(found.id)
     rows = {key: row for row, key in enumerate(stored["id"])}
-    strange = rows.keys() ^ data.ids
-    if strange:
+    new = set(data.ids) - rows.keys() if found.items else set(data.ids) ^ rows.keys()  # an interrupted import is whole
+    if new:
         raise DataError(
             f"{store.name}: project '{found.name}' was made from different preferences than {source}: "
-            f"{counted(len(strange), 'id is', 'ids are')} in only one of the two, such as '{min(strange)}'. {remedy}"
+            f"{counted(len(new), 'id is', 'ids are')} in only one of the two, such as '{min(new)}'. Add rows with "
+            "popmargin label import --append, put the new data in a separate project with --project NAME, or omit the "
+            "data to continue this one."
         )
-    texts, others = list[tuple[str, str]](), set[str]()
+    changed, others = differing(data, stored, rows)
+    if changed:
+        key = min(changed)
+        count = sum(map(len, changed.values()))
+        raise DataError(
+            f"{store.name}: project '{found.name}' was made from different preferences than {source}: "
+            f"{counted(count, 'text differs', 'texts differ')}, such as '{min(changed[key])}' of '{key}'. Put the new "
+            "data in a separate project with --project NAME, or omit the data to continue this one."
+        )
+    tell_kept(found, data, others, say)
+    if len(data) < len(rows):
+        say(f"project '{found.name}' has {counted(len(rows) - len(data), 'more preference')} than {source}")
+
+
+def differing(
+    data: Preferences, stored: Mapping[str, list[Any]], rows: Mapping[str, int]
+) -> tuple[dict[str, list[str]], set[str]]:
+    """Rows of the data that the project has otherwise: id -> the texts that differ, and ids with other numbers.
+
+    Args:
+        data: ids that the project does not have are passed over.
+        stored: the project's columns.
+        rows: id -> its row in them.
+    """
+    texts, others = dict[str, list[str]](), set[str]()
     for batch in data.batches():
         for name in COLUMNS:
             had = stored[name]
             differ = [
                 key
                 for key, value in zip(batch["id"], batch[name], strict=True)
-                if value != had[rows[key]] and value == value  # nan is not a value
+                if key in rows and value != had[rows[key]] and value == value  # nan is not a value
             ]
             if name in TEXT_COLUMNS:
-                texts += [(key, name) for key in differ]
+                for key in differ:
+                    texts.setdefault(key, []).append(name)
             else:
                 others.update(differ)
-    if texts:
-        key, name = min(texts)
-        raise DataError(
-            f"{store.name}: project '{found.name}' was made from different preferences than {source}: "
-            f"{counted(len(texts), 'text differs', 'texts differ')}, such as '{name}' of '{key}'. {remedy}"
-        )
+    return texts, others
+
+
+def tell_kept(found: Project, data: Preferences, others: Collection[str], say: Callable[[str], None]) -> None:
+    """Say of which rows a project keeps its own numbers."""
     if others:
         say(
             f"the ratings, strengths, soft labels, annotators or clusters of {counted(len(others), 'preference')} "
-            f"differ in {source}, such as '{min(others)}': project '{found.name}' keeps its own"
+            f"differ in {data.report.source}, such as '{min(others)}': project '{found.name}' keeps its own"
         )
 
 

@@ -131,6 +131,7 @@ class _Labels:
     verdict: np.ndarray
     gold: np.ndarray
     swapped: np.ndarray
+    ordered: np.ndarray
     seconds: np.ndarray
     repeat_of: np.ndarray
     notes: Any
@@ -153,6 +154,7 @@ class _Labels:
             verdict=_codes(labels["verdict"], _VERDICTS),
             gold=_codes(labels["gold"], _VERDICTS),
             swapped=np.where(kind == 0, *swaps),
+            ordered=np.where(kind == 0, *(labels[name].is_valid().to_numpy() for name in ("swap_pairs", "swap_first"))),
             seconds=labels["seconds"].to_numpy(),
             repeat_of=pc.fill_null(labels["repeat_of"], -1).to_numpy(),
             notes=labels["note"],
@@ -212,7 +214,7 @@ def _annotator(number: int, whole: _Labels, first_time: _Labels, panels: dict[st
     own = first_time.by(number)
     is_model = whole.kinds[number] != "person"
     decided = (own.verdict == _FIRST) | (own.verdict == _SECOND)
-    left = ((own.verdict == _FIRST) != own.swapped)[decided]
+    left = ((own.verdict == _FIRST) != own.swapped)[decided & own.ordered]
     orders = _orders(own) if is_model else []
     if is_model:
         left = np.array([order.place == "A" for pair in orders for order in pair if order.place in "AB"])

@@ -14,8 +14,13 @@ from scipy.sparse.csgraph import connected_components
 from popmargin.data.questions import KINDS
 from popmargin.label.quality.annotators import AnnotatorQuality, KindAgreement, annotator_quality
 from popmargin.label.quality.carry_over import CarryOver, carry_over
+from popmargin.label.quality.drift import Drift, drift_of
+from popmargin.label.quality.good_enough import TARGET, order_of
+from popmargin.label.quality.habits import Habits, habits_of
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
 from popmargin.label.quality.time_costs import Paces, paces
+from popmargin.label.quality.versions import VersionQuality, by_version
+from popmargin.pop.precision import ScalePrecision
 from popmargin.statistics.buckets import rank_buckets
 from popmargin.statistics.intervals import UNDEFINED, Interval, binomial_interval
 from popmargin.statistics.jackknife import share_of_sums
@@ -67,10 +72,14 @@ class Quality:
         items: labelled items by kind.
         raters: labels that are ratings of single responses; None without any.
         pace: how long people take.
+        habits: of each person who compared anything.
+        drift: changes over time; None with few labels.
+        order: how well people's comparisons order the preferences; None without one.
         ratings: people together, then each model; empty without ratings.
         rated_by_people: the ratings are from these labels, not from the data.
         without: the same of the labels that count, if some do not; None if all do.
         left_out: the annotators whose labels do not count.
+        versions: people's labels by version of the guidelines; empty if there is one.
         stayed: the order effect of tasks that keep a preference of the task before; None without such tasks.
     """
 
@@ -82,14 +91,22 @@ class Quality:
     ratings: list[RatingMatch]
     raters: RatingQuality | None = None
     pace: Paces = field(default_factory=Paces)
+    habits: Mapping[str, Habits] = field(default_factory=dict[str, Habits])
+    drift: Drift | None = None
+    order: ScalePrecision | None = None
     without: "Quality | None" = None
     left_out: tuple[str, ...] = ()
     rated_by_people: bool = False
+    versions: list[VersionQuality] = field(default_factory=list[VersionQuality])
     stayed: CarryOver | None = None
 
 
 def label_quality(
-    labels: Any, strengths: Mapping[str, float] | None = None, *, rated_by_people: bool = False
+    labels: Any,
+    strengths: Mapping[str, float] | None = None,
+    *,
+    rated_by_people: bool = False,
+    target: float = TARGET,
 ) -> Quality:
     """Statistics of a table of labels.
 
@@ -97,6 +114,7 @@ def label_quality(
         labels: as of `LabelStore.labels`.
         strengths: strength of preferences by id, to compare PoP labels with; nan or missing if unknown.
         rated_by_people: the strengths are gaps of ratings among these labels.
+        target: of the rank correlation of the scale with the true strengths.
 
     Returns:
         The statistics; what cannot be computed is nan or empty.
@@ -113,7 +131,11 @@ def label_quality(
         ratings=_rating_matches(first_time, strengths or {}),
         raters=rating_quality(labels),
         pace=paces(first_time),
+        habits=habits_of(labels),
+        drift=drift_of(labels),
+        order=order_of(labels, target),
         rated_by_people=rated_by_people,
+        versions=by_version(labels),
         stayed=carry_over(first_time),
     )
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from markupsafe import Markup
 
 from popmargin.errors import counted
 from popmargin.files import HTML
+from popmargin.label.quality.drift_words import drift_sentences
 from popmargin.label.quality.flags import flags_of
+from popmargin.label.quality.good_enough import order_sentences
 from popmargin.label.quality.label_quality import THIRDS, KindAgreement, Quality
 from popmargin.report.metrics import has_bounds, is_known, number
 from popmargin.report.plots import NARROW, WIDE, Dot, Style, draw_dots, ends
@@ -47,6 +50,8 @@ def render_label_report(quality: Quality, title: str) -> str:
         plain=plain_cell,
         percent=_percent,
         number=number,
+        drift=drift_sentences(quality.drift),
+        order=[] if quality.order is None else order_sentences(quality.order),
         duration=duration,
         times=[
             (SHORT_KINDS[kind], KIND_NAMES[kind], quality.pace.kinds[kind])
@@ -56,6 +61,7 @@ def render_label_report(quality: Quality, title: str) -> str:
         kind_names=KIND_NAMES,
         short_kinds=SHORT_KINDS,
         text=visible_text,
+        version_name=version_name,
     )
 
 
@@ -76,6 +82,8 @@ def _json(value: Any) -> Any:
         return {name: _json(one) for name, one in value.items() if name in shown}
     if isinstance(value, list | tuple):
         return [_json(one) for one in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -116,7 +124,11 @@ def reading(quality: Quality) -> list[str]:
         sentences += _read_agreement(found)
     sentences += _read_ratings(quality)
     sentences += _read_without(quality)
-    sentences += [f"Look at {name}: {'; '.join(reasons)}." for name, reasons in flags_of(rows).items()]
+    sentences += _read_versions(quality)
+    flagged = flags_of(rows, quality.habits)
+    sentences += [f"Look at {name}: {'; '.join(reasons)}." for name, reasons in flagged.items()]
+    sentences += drift_sentences(quality.drift)
+    sentences += [] if quality.order is None else order_sentences(quality.order)
     sentences += _read_places(quality)
     if quality.cycles is not None and quality.cycles.triads:
         cycles = quality.cycles
@@ -170,6 +182,33 @@ def _read_without(quality: Quality) -> list[str]:
             f"{number(quality.raters.interval.estimate, 2)} with all."
         )
     return sentences
+
+
+def _read_versions(quality: Quality) -> list[str]:
+    """Agreement under the newest version of the guidelines beside that under the one before."""
+    if not quality.versions:
+        return []
+    before, newest = quality.versions[-2:]
+    known = {found.kind: found.alpha for found in before.agreement}
+    pairs = [(KIND_NAMES[found.kind], found.alpha, known.get(found.kind)) for found in newest.agreement]
+    if newest.ratings is not None:
+        pairs.append(("ratings", newest.ratings, before.ratings))
+    return [
+        f"Under version {newest.version} of the guidelines, Krippendorff's α on {name} is {number(now.estimate, 2)}; "
+        f"{version_name(before.version)} it was {number(earlier.estimate, 2)}."
+        for name, now, earlier in pairs
+        if earlier is not None and is_known(now) and is_known(earlier)
+    ]
+
+
+def version_name(version: int | None) -> str:
+    """Under which guidelines labels were given.
+
+    Example:
+        >>> version_name(2), version_name(None)
+        ('under version 2', 'before any was acknowledged')
+    """
+    return "before any was acknowledged" if version is None else f"under version {version}"
 
 
 def _read_times(quality: Quality) -> list[str]:

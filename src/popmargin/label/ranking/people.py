@@ -149,7 +149,7 @@ def people_step(
 class _Answers:
     """The answers to one comparison: verdicts of the stored order, and whether the screen showed the other one."""
 
-    given: list[tuple[Verdict, bool]]
+    given: list[tuple[Verdict, bool | None]]
 
     @property
     def count(self) -> int:
@@ -168,6 +168,8 @@ class _Answers:
         found: dict[Pair, Verdict] = {}
         other: dict[Verdict, Verdict] = {"first": "second", "second": "first"}
         for verdict, swapped in self.given:
+            if swapped is None:  # given elsewhere, on a screen that is not known
+                continue
             found[turned(pair) if swapped else pair] = other.get(verdict, verdict) if swapped else verdict
         return found
 
@@ -211,7 +213,7 @@ def _all_pairs(order: Sequence[int]) -> list[Pair]:
 
 def _answers(store: LabelStore, project: Project) -> dict[str, _Answers]:
     """Answers of people by the id of the pair."""
-    given: defaultdict[str, list[tuple[Verdict, bool]]] = defaultdict(list)
+    given: defaultdict[str, list[tuple[Verdict, bool | None]]] = defaultdict(list)
     for row in store.labels(project.id, columns=_COLUMNS).to_pylist():
         if row["kind"] == "preference" and row["annotator_kind"] == "person" and row["repeat_of"] is None:
             given[row["first"]].append((row["verdict"], row["swap_first"]))

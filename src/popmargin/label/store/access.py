@@ -122,6 +122,20 @@ def discard(connection: Connection, number: int, now: datetime) -> int:
     return freed.rowcount
 
 
+def acknowledge(connection: Connection, number: int, version: int) -> None:
+    """Note that an annotator has read a version of the guidelines; their next labels are under it.
+
+    Raises:
+        DataError: there is no such annotator, or not yet such a version.
+    """
+    newest = connection.execute(
+        select(project.c.guidelines_version).join_from(annotator, project).where(annotator.c.id == number)
+    ).scalar()
+    if not 1 <= version <= (newest or 1):
+        raise DataError(f"The guidelines have no version {version}; the newest is {newest or 1}.")
+    _change(connection, number, {"guidelines_seen": version})
+
+
 def refuse_unknown(connection: Connection, number: int, names: Collection[str]) -> None:
     """Raise a DataError if the project has no annotator of one of these names."""
     known = [found.name for found in annotators(connection, number)] if names else []

@@ -64,6 +64,14 @@ class AnnotatorStore:
         """
         return self._database.write(lambda connection: access.discard(connection, annotator, self._clock()))
 
+    def acknowledge(self, annotator: int, version: int) -> None:
+        """Note that an annotator has read this version of the guidelines; the labels from now on are under it.
+
+        Raises:
+            DataError: there is no such annotator, or not yet such a version.
+        """
+        self._database.write(lambda connection: access.acknowledge(connection, annotator, version))
+
     def is_switched_off(self, token: str) -> bool:
         """Whether a token is that of an annotator who is not active."""
         with self._database.read() as connection:

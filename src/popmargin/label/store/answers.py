@@ -18,7 +18,6 @@ from popmargin.label.store.assign import (
     end_lease,
     lease,
     lock_annotator,
-    note_guidelines,
     own_assignment,
     shown,
     take_place,
@@ -134,15 +133,15 @@ def record(
             f"Assignment {number} was given back and others have since labelled the item, so this answer was not "
             "stored. Continue with the next item."
         )
-    note_guidelines(connection, person)
     if given.state != "done":
         _count(connection, person.id, given, 1)
-    return _add_revision(connection, given, answer.__dict__, "done", now)
+    values = {**answer.__dict__, "guidelines_version": person.guidelines_seen or None}
+    return _add_revision(connection, given, values, "done", now)
 
 
 def skip(connection: Connection, who: int, number: int, now: datetime) -> None:
     """Put an assignment at the end of the annotator's queue; its place is free for others meanwhile."""
-    note_guidelines(connection, lock_annotator(connection, who))
+    lock_annotator(connection, who)
     given = own_assignment(connection, who, number)
     if given.state == "done":
         raise DataError(f"Assignment {number} is already answered and cannot be skipped. Undo the answer first.")
@@ -216,6 +215,7 @@ def label_of(row: Any) -> Label:
         request=row.request,
         created_at=row.created_at,
         idle=row.idle,
+        guidelines_version=row.guidelines_version,
         grade=row.grade,
     )
 

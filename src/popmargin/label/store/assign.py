@@ -61,13 +61,6 @@ def lock_annotator(connection: Connection, number: int) -> Any:
     return row
 
 
-def note_guidelines(connection: Connection, person: Any) -> None:
-    """Note that an annotator, as of `lock_annotator`, has worked with the guidelines as they are."""
-    version = person.guidelines_version or 1
-    if person.guidelines_seen != version:
-        connection.execute(update(annotator).where(annotator.c.id == person.id).values(guidelines_seen=version))
-
-
 def own_assignment(connection: Connection, who: int, number: int) -> Any:
     """An assignment of this annotator.
 

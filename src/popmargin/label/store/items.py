@@ -312,6 +312,19 @@ def texts(connection: Connection, number: int, keys: Sequence[str]) -> dict[str,
     return {key: found[key] for key in keys}
 
 
+def some_texts(connection: Connection, number: int, most: int) -> dict[str, PreferenceText]:
+    """Texts of at most so many preferences, evenly spread over the import."""
+    count = connection.execute(select(project.c.preferences).where(project.c.id == number)).scalar() or 0
+    every = max(1, -(-count // most))
+    names = [preference.c[name] for name in ("key", *TEXT_COLUMNS)]
+    rows = connection.execute(
+        select(*names)
+        .where(preference.c.project == number, preference.c.position % every == 0)
+        .order_by(preference.c.position)
+    )
+    return {key: preference_text(key, *values) for key, *values in rows}
+
+
 def preference_text(key: str, prompt: str, chosen: str, rejected: str) -> PreferenceText:
     """The record of stored texts."""
     return PreferenceText(

@@ -5,29 +5,25 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.exc import IntegrityError
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences, holds_images
-from popmargin.errors import DataError, counted, did_you_mean
-from popmargin.label.store import access, answers, assign, image_rows, items, queries, sql_tables
-from popmargin.label.store.access import clean_name, project_of
-from popmargin.label.store.annotator_store import AnnotatorStore
+from popmargin.label.store import access, answers, assign, image_rows, items, outside_answers, queries, sql_tables
 from popmargin.label.store.database import Database
-from popmargin.label.store.missing_log import missing_part
+from popmargin.label.store.project_store import ProjectStore
 from popmargin.label.store.records import (
     Assignment,
     Label,
     Progress,
-    Project,
     Wrong,
 )
 from popmargin.label.store.shown_images import images_of
 
 MANY = 5_000
+OUTSIDE = 1_000
 
 
-class LabelStore(AnnotatorStore):
+class LabelStore(ProjectStore):
     """A store of labels that are never lost or overwritten; every method is one or several small transactions.
 
     Safe for several threads and processes. All times are UTC.
@@ -51,11 +47,6 @@ class LabelStore(AnnotatorStore):
         """
         return LabelStore(Database(url))
 
-    @property
-    def name(self) -> str:
-        """Path or URL, without a password."""
-        return self._database.name
-
     def close(self) -> None:
         """Close all connections; a SQLite file then holds everything by itself."""
         self._database.close()
@@ -66,130 +57,17 @@ class LabelStore(AnnotatorStore):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Projects and what is labelled
-
-    def create_project(
-        self,
-        name: str,
-        *,
-        overlap: int = 1,
-        seed: int = 0,
-        lease_seconds: int = 1800,
-        guidelines: str = "",
-        repeat_share: float = 0.0,
-        scale: int | None = None,
-        wording: str = "better",
-        grades: bool = False,
-    ) -> Project:
-        """A new project.
-
-        Args:
-            name: unique in the store.
-            overlap: people who label each item.
-            seed: of the items' order and of the order on the screen.
-            lease_seconds: how long an item stays with an annotator who does not answer.
-            guidelines: Markdown.
-            repeat_share: share of an annotator's items that repeat earlier ones.
-            scale: ratings go from 1 to this; needed for items of kind "rating".
-            wording: what the better response is more of, as a comparative: "better", "more convincing".
-            grades: an answer about two responses says by how much one is better.
-
-        Raises:
-            ConfigError: a setting out of range.
-            DataError: the name is taken.
-        """
-        items.check_settings(
-            overlap=overlap,
-            seed=seed,
-            lease_seconds=lease_seconds,
-            repeat_share=repeat_share,
-            scale=scale,
-            wording=wording,
-        )
-        values = {
-            "name": clean_name(name, "project"),
-            "overlap": overlap,
-            "seed": seed,
-            "lease_seconds": lease_seconds,
-            "guidelines": answers.clean(guidelines),
-            "repeat_share": repeat_share,
-            "scale": scale,
-            "wording": answers.clean(wording.strip()),
-            "grades": grades,
-            "created_at": self._clock(),
-        }
-        try:
-            row = self._database.write(
-                lambda connection: connection.execute(
-                    sql_tables.project.insert().values(**values).returning(sql_tables.project)
-                ).one()
-            )
-        except IntegrityError as error:
-            raise DataError(f"Project '{name}' already exists. Choose another name, or use that project.") from error
-        return project_of(row)
-
-    def projects(self) -> list[Project]:
-        """All projects, oldest first."""
-        with self._database.read() as connection:
-            return [
-                project_of(row)
-                for row in connection.execute(select(sql_tables.project).order_by(sql_tables.project.c.id))
-            ]
-
-    def project(self, name: str | None = None) -> Project:
-        """The project of this name, or the only one.
-
-        Raises:
-            DataError: there is none, or there are several and no name.
-        """
-        known = {found.name: found for found in self.projects()}
-        if not known:
-            copied = f"\n{missing_part(self.name)}" if self._database.sqlite else ""
-            raise DataError(
-                f"{self.name} has no project. Create one with: popmargin label import DATA --db {self.name}{copied}"
-            )
-        if name is None:
-            if len(known) > 1:
-                raise DataError(
-                    f"{self.name} has {counted(len(known), 'project')} ({', '.join(known)}): choose one with --project "
-                    f"NAME, or as {self.name}#NAME if there is no --project option."
-                )
-            return next(iter(known.values()))
-        if name not in known:
-            raise DataError(f"{self.name}: no project '{name}'. {did_you_mean(name, known)}")
-        return known[name]
-
-    def set_guidelines(self, project: int, guidelines: str) -> Project:
-        """Change a project's guidelines, as Markdown; people see them with their next task, and labels stay.
-
-        Raises:
-            DataError: there is no such project.
-        """
-
-        def change(connection: Connection) -> Project:
-            found, text = items.lock_project(connection, project), answers.clean(guidelines)
-            if text == found.guidelines:
-                return project_of(found)
-            values = {"guidelines": text, "guidelines_version": (found.guidelines_version or 1) + 1}
-            changed = sql_tables.project.update().where(sql_tables.project.c.id == project).values(**values)
-            return project_of(connection.execute(changed.returning(sql_tables.project)).one())
-
-        return self._database.write(change)
+    # What is labelled
 
     def import_preferences(self, project: int, preferences: Preferences) -> int:
         """Store preferences with every column they have, and the files of their images; returns how many.
-
-        Images are stored first, in transactions of a few: an import that ends early is repeated without harm.
 
         Raises:
             DataError: the project already has one of the ids, or has the other kind of responses, and nothing is
                 stored; or an image cannot be read, and no preference is stored.
         """
         database = self._database
-        if holds_images(preferences):
-            database.write(lambda c: items.check_import(c, project, preferences))
-            for images in images_of(preferences):
-                database.write(lambda c, images=images: image_rows.add_images(c, project, images))
+        self._store_images(project, preferences)
         return database.write(lambda c: items.import_preferences(database, c, project, preferences))
 
     def add_items(
@@ -228,6 +106,37 @@ class LabelStore(AnnotatorStore):
             lambda c: items.add_items(database, c, project, kind, first, second, gold, overlap, response, chained)
         )
 
+    def append(
+        self,
+        project: int,
+        preferences: Preferences,
+        kind: Kind,
+        first: Sequence[str],
+        second: Sequence[str] | None = None,
+        *,
+        response: Sequence[Side] | None = None,
+        chained: bool = False,
+    ) -> None:
+        """`import_preferences` and `add_items` in one transaction, so that no appended row is left without its items.
+
+        Args and errors: as there.
+        """
+        database = self._database
+        self._store_images(project, preferences)
+
+        def add(connection: Connection) -> None:
+            items.import_preferences(database, connection, project, preferences)
+            items.add_items(database, connection, project, kind, first, second, None, None, response, chained)
+
+        database.write(add)
+
+    def _store_images(self, project: int, preferences: Preferences) -> None:
+        """Store images, in transactions of a few: an import that ends early is repeated without harm."""
+        if holds_images(preferences):
+            self._database.write(lambda c: items.check_import(c, project, preferences))
+            for images in images_of(preferences):
+                self._database.write(lambda c, images=images: image_rows.add_images(c, project, images))
+
     def items(self, project: int, *, unlabelled_by: int | None = None) -> Iterator[Any]:
         """Items in Arrow batches of `items.ITEM_SCHEMA`; optionally only those an annotator has not labelled."""
         return items.item_batches(self._database, project, unlabelled_by)
@@ -241,6 +150,11 @@ class LabelStore(AnnotatorStore):
         """Texts of preferences, by id, in the order of the ids. A DataError if the project lacks one of them."""
         with self._database.read() as connection:
             return items.texts(connection, project, ids)
+
+    def some_texts(self, project: int, most: int) -> dict[str, PreferenceText]:
+        """Texts of at most so many preferences, by id, evenly spread over the import."""
+        with self._database.read() as connection:
+            return items.some_texts(connection, project, most)
 
     def image_file(self, project: int, name: str, *, reduced: bool = False) -> tuple[str, bytes] | None:
         """The media type and the bytes of an image as a browser is given them, or of its smaller copy, if there is one;
@@ -383,6 +297,27 @@ class LabelStore(AnnotatorStore):
                 lambda c, part=part: answers.record_many(database, c, annotator, part, self._clock())
             )
         return stored
+
+    def record_outside(
+        self, project: int, name: str, rows: Sequence[outside_answers.OutsideAnswer]
+    ) -> list[str | None]:
+        """Store answers that a person gave elsewhere, to different items; unknown people are added, and cannot sign in.
+
+        Returns:
+            For each answer None, or the verdict of this person that stands in its place.
+
+        Raises:
+            ConfigError: the name is that of a model, empty or too long.
+        """
+        database = self._database
+        who = database.write(lambda c: outside_answers.outside_annotator(c, project, name, self._clock()))
+        found: list[str | None] = []
+        for start in range(0, len(rows), OUTSIDE):
+            part = rows[start : start + OUTSIDE]
+            found += database.write(
+                lambda c, part=part: outside_answers.record_outside(database, c, who, part, self._clock())
+            )
+        return found
 
     # Reading
 

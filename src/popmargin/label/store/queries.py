@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, case, func, select
 
 from popmargin.errors import DataError
 from popmargin.label.store.answers import label_of
@@ -44,11 +44,13 @@ LABEL_SCHEMA = pa.schema(
         pa.field("swap_second", pa.bool_()),
         pa.field("gold", pa.string()),
         pa.field("repeat_of", pa.int64()),
+        pa.field("guidelines_version", pa.int64()),
     ]
 )
 """Columns of tables of labels. `assignment` numbers the answer, `label` its revision; `repeat_of` is the assignment of
 the first answer of the same annotator to the same item, null if this is the first. `response` says which response of
-`first` is rated; the verdict is the rating then."""
+`first` is rated; the verdict is the rating then. `guidelines_version` is what the annotator had acknowledged. The order
+on the screen is null for labels that were given elsewhere without it."""
 
 _ONE, _OTHER = preference.alias("one"), preference.alias("other")
 _CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)
@@ -227,6 +229,7 @@ def _label_columns(names: Sequence[str]) -> list[Any]:
         "annotator": annotator.c.name,
         "annotator_kind": annotator.c.kind,
         "gold": item.c.gold,
-        **{name: assignment.c[name] for name in ("repeat_of", *_SHOWN)},
+        "repeat_of": assignment.c.repeat_of,
+        **{name: case((assignment.c.order_unknown.is_(True), None), else_=assignment.c[name]) for name in _SHOWN},
     }
     return [(special[name] if name in special else label.c[name]).label(name) for name in names]

@@ -82,7 +82,7 @@ class Annotator:
     Attributes:
         active: may label.
         discarded: the answers are kept but do not count.
-        guidelines_seen: version of the guidelines at the newest answer or skip; 0 before the first.
+        guidelines_seen: version of the guidelines that was acknowledged; 0 before the first.
         example_seen: has gone on from the worked example.
     """
 
@@ -120,6 +120,7 @@ class Label:
         seconds: from the item's first appearance to the answer, without idle time.
         idle: seconds in which the item was not open, or the annotator was away.
         request: the client's own id of the answer, by which a repeated request is recognised.
+        guidelines_version: version of the guidelines that the annotator had acknowledged; None without one.
         grade: by how much the better response is better, 1 (slightly) to 3 (much); None if that was not said.
     """
 
@@ -134,7 +135,26 @@ class Label:
     request: str
     created_at: datetime
     idle: float | None = None
+    guidelines_version: int | None = None
     grade: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A change of a project while people label.
+
+    Attributes:
+        who: made it: a person's name, "admin" on the admin page, or the user of the command line.
+        setting: what was changed, such as "overlap" or "guidelines".
+        before: its value, as text.
+        after: the new one.
+    """
+
+    at: datetime
+    who: str
+    setting: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True, kw_only=True)

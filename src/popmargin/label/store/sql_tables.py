@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0020"
+REVISION = "0030"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -82,7 +82,7 @@ project = Table(
     Column("lease_seconds", Integer, nullable=False),
     CheckConstraint("lease_seconds >= 1", name="lease"),
     Column("guidelines", Text, nullable=False),
-    # Counts changes from 1; null where there was none. An annotator has seen the version of the newest answer.
+    # Counts changes from 1; null where there was none. An annotator has acknowledged `guidelines_seen`.
     Column("guidelines_version", Integer),
     Column("repeat_share", Float, nullable=False),
     # Counters, so that progress needs no count over all rows.
@@ -218,6 +218,8 @@ assignment = Table(
     # First sent to the annotator, and seconds since in which it was not open.
     Column("shown_at", UtcDateTime),
     Column("idle", Float),
+    # True for answers given elsewhere on a screen that is not known: the swaps are then drawn, and mean nothing.
+    Column("order_unknown", Boolean),
     UniqueConstraint("annotator", "item", "is_repeat"),
     UniqueConstraint("annotator", "number"),
 )
@@ -251,7 +253,23 @@ label = Table(
     Column("idle", Float),
     Column("request", String(200), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    # Version that the annotator had acknowledged; null without one, for models, and in labels older than versions.
+    Column("guidelines_version", Integer),
     UniqueConstraint("assignment", "revision"),
     UniqueConstraint("annotator", "request"),
     Index("ix_label_annotator", "annotator", "id"),
+)
+
+# What was changed while people labelled: settings and guidelines, as texts.
+project_change = Table(
+    "project_change",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _reference("project", "project"),
+    Column("at", UtcDateTime, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("setting", String(40), nullable=False),
+    Column("value_before", Text, nullable=False),
+    Column("value_after", Text, nullable=False),
+    Index("ix_project_change_project_id", "project", "id"),
 )

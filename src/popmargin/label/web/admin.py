@@ -9,8 +9,9 @@ from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.background import BackgroundTask
 
+from popmargin.label.export.label_files import save_labels
 from popmargin.label.export.pop_edges import pop_edges
-from popmargin.label.export.preferences import preferences_of, save_labels
+from popmargin.label.export.preferences import preferences_of
 from popmargin.label.projects.reach import out_of_reach
 from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.records import Annotator, Project
@@ -19,6 +20,8 @@ from popmargin.label.web.view import page, store_of
 
 router = APIRouter(prefix="/admin")
 _PARQUET = "application/vnd.apache.parquet"
+ADMIN = "admin"
+"""Who changes a project on this page, in its log."""
 ProjectId = Annotated[RowId, Form()]
 Key = Annotated[str, Query(max_length=64)]
 
@@ -34,7 +37,7 @@ def overview(request: Request, project: RowId | None = None, new: Key = "") -> R
 def quality(request: Request, project: RowId | None = None) -> Response:
     """Label quality: a page that may take seconds, which the overview fetches once it has loaded."""
     found = _named(request, project)
-    figures = request.app.state.figures.of(found.id)
+    figures = request.app.state.figures.of(found)
     return page(request, "quality.html.j2", projects=store_of(request).projects(), project=found, figures=figures)
 
 
@@ -48,9 +51,9 @@ def add_annotator(request: Request, project: ProjectId, name: Annotated[Name, Fo
 
 @router.post("/guidelines")
 def set_guidelines(request: Request, project: ProjectId, guidelines: Annotated[Words, Form()] = "") -> RedirectResponse:
-    """Change the guidelines; people see them with their next task."""
+    """Change the guidelines; people acknowledge them before their next task."""
     found = _project(request, project)
-    store_of(request).set_guidelines(found.id, guidelines.replace("\r\n", "\n"))
+    store_of(request).set_guidelines(found.id, guidelines.replace("\r\n", "\n"), who=ADMIN)
     return _back(request, found)
 
 
@@ -108,7 +111,7 @@ def export_whole_preferences(request: Request, project: RowId | None = None) -> 
     return _download("preferences.parquet", _PARQUET, preferences.save)
 
 
-def _download(name: str, media_type: str, save: Callable[[Path], None]) -> FileResponse:
+def _download(name: str, media_type: str, save: Callable[[Path], object]) -> FileResponse:
     """A file written by `save`; it is deleted after sending."""
     folder = tempfile.TemporaryDirectory()
     save(Path(folder.name, name))

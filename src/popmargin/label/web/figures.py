@@ -6,19 +6,36 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from popmargin.label.quality.annotators import COLUMNS, AnnotatorQuality, KindAgreement, annotator_quality
+from popmargin.label.quality.drift import COLUMNS as DRIFT_COLUMNS
+from popmargin.label.quality.drift import Drift, drift_of
 from popmargin.label.quality.flags import flags_of
+from popmargin.label.quality.good_enough import COLUMNS as ORDER_COLUMNS
+from popmargin.label.quality.good_enough import order_of
+from popmargin.label.quality.habits import COLUMNS as HABIT_COLUMNS
+from popmargin.label.quality.habits import habits_of
+from popmargin.label.quality.next_question import COLUMNS as NEXT_COLUMNS
+from popmargin.label.quality.next_question import NextHour, next_hour, standing
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
+from popmargin.label.quality.versions import VersionQuality, by_version
 from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.records import Project
+from popmargin.pop.precision import ScalePrecision
 
+_COLUMNS = tuple(
+    dict.fromkeys((*COLUMNS, *NEXT_COLUMNS, *DRIFT_COLUMNS, *HABIT_COLUMNS, *ORDER_COLUMNS, "guidelines_version"))
+)
 _PATIENCE = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Results of `annotator_quality` and `rating_quality` for a project, and when they were computed.
+    """Results of `annotator_quality`, `rating_quality` and `by_version` for a project, and when they were computed.
 
     Attributes:
         flags: annotators that deserve a look, with the reasons.
+        drift: changes over time; None with few labels.
+        order: how well people's comparisons order the preferences; None without one.
+        next: what the next hour is best spent on; None if nothing is asked.
         newest: number of the store's newest revision at that time.
         until: on the monotonic clock, how long they are used despite newer labels.
     """
@@ -26,7 +43,11 @@ class Figures:
     annotators: list[AnnotatorQuality]
     agreement: list[KindAgreement]
     raters: RatingQuality | None
+    versions: list[VersionQuality]
     flags: dict[str, list[str]]
+    drift: Drift | None
+    order: ScalePrecision | None
+    next: NextHour | None
     labels: int
     at: datetime
     newest: int
@@ -45,21 +66,27 @@ class FigureCache:
         self._lock = threading.Lock()
         self._kept: dict[int, Figures] = {}
 
-    def of(self, project: int) -> Figures:
+    def of(self, project: Project) -> Figures:
         """Figures of a project."""
         with self._lock:
-            kept, newest = self._kept.get(project), self._store.newest_label()
+            kept, newest = self._kept.get(project.id), self._store.newest_label()
             if kept is None or (kept.newest != newest and time.monotonic() > kept.until):
                 start, at = time.monotonic(), datetime.now(UTC)
-                labels = self._store.labels(project, columns=COLUMNS)
+                labels = self._store.labels(project.id, columns=_COLUMNS)
                 annotators, agreement = annotator_quality(labels)
                 raters = rating_quality(labels)
+                has = standing(self._store, project, labels, agreement)
+                drift, order, habits = drift_of(labels), order_of(labels), habits_of(labels)
                 now = time.monotonic()
-                kept = self._kept[project] = Figures(
+                kept = self._kept[project.id] = Figures(
                     annotators=annotators,
                     agreement=agreement,
                     raters=raters,
-                    flags=flags_of([*annotators, *(raters.raters if raters else [])]),
+                    versions=by_version(labels),
+                    flags=flags_of([*annotators, *(raters.raters if raters else [])], habits),
+                    drift=drift,
+                    order=order,
+                    next=None if has is None else next_hour(has),
                     labels=labels.num_rows,
                     at=at,
                     newest=newest,

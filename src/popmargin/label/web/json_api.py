@@ -13,7 +13,7 @@ from popmargin.label.store.records import Assignment, Project, ShownImage
 from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId
 from popmargin.label.web.image_routes import RESPONSES, Digits, address, whole_image
 from popmargin.label.web.screen import Side, choice_of, said_grade, screen_of, verdict_of
-from popmargin.label.web.view import person_of, store_of, times_of
+from popmargin.label.web.view import person_of, store_of, times_of, unread_guidelines
 from popmargin.label.web.wording import Choice
 
 _bearer = HTTPBearer(auto_error=False, description="The token from an annotator's link.")
@@ -100,10 +100,29 @@ class ProgressOut(BaseModel):
     own_left: int
 
 
+class GuidelinesOut(BaseModel):
+    """A version of the guidelines, as Markdown."""
+
+    version: int
+    text: str
+
+
 class Next(BaseModel):
-    """The open task; null when there is nothing left."""
+    """The open task; null when there is nothing left.
+
+    `guidelines` are there until they are acknowledged: show them before the task.
+    """
 
     task: Task | None
+    guidelines: GuidelinesOut | None
+
+
+class Acknowledged(BaseModel):
+    """The version of the guidelines that the annotator has read."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: RowId
 
 
 class Answer(BaseModel):
@@ -133,9 +152,14 @@ class Saved(BaseModel):
 @router.get("/next", responses=_BARE)
 def next_task(request: Request) -> Next:
     """The annotator's open task: the same one until it is answered."""
-    person = person_of(request)
-    assignment = store_of(request).next_assignment(person.annotator.id)
-    return Next(task=None if assignment is None else _task(request, assignment, person.project))
+    return _next(request, store_of(request).next_assignment(person_of(request).annotator.id))
+
+
+@router.post("/guidelines", responses=_ERRORS)
+def acknowledge(request: Request, read: Acknowledged) -> Acknowledged:
+    """Say that the annotator has read a version of the guidelines; the labels from now on are under it."""
+    store_of(request).acknowledge(person_of(request).annotator.id, read.version)
+    return read
 
 
 @router.post("/labels", responses=_ERRORS)
@@ -166,9 +190,7 @@ def save_label(request: Request, answer: Answer) -> Saved:
 @router.post("/undo", responses=_BARE)
 def undo(request: Request) -> Next:
     """Withdraw the newest answer; its task is the open one again. Null when there was nothing to withdraw."""
-    person = person_of(request)
-    assignment = store_of(request).undo(person.annotator.id)
-    return Next(task=None if assignment is None else _task(request, assignment, person.project))
+    return _next(request, store_of(request).undo(person_of(request).annotator.id))
 
 
 @router.get("/progress", responses=_BARE)
@@ -183,6 +205,13 @@ def progress(request: Request) -> ProgressOut:
 def image(request: Request, digits: Digits) -> Response:
     """An image of the annotator's project at full size, by the digits of its name."""
     return whole_image(request, digits)
+
+
+def _next(request: Request, assignment: Assignment | None) -> Next:
+    person = person_of(request)
+    unread = unread_guidelines(person)
+    text = GuidelinesOut(version=person.project.guidelines_version, text=person.project.guidelines) if unread else None
+    return Next(task=None if assignment is None else _task(request, assignment, person.project), guidelines=text)
 
 
 def _task(request: Request, assignment: Assignment, project: Project) -> Task:

@@ -7,7 +7,6 @@ load, and extracts the task from the returned page.
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, HTTPException, Path, Request, Response
-from fastapi.responses import RedirectResponse
 
 from popmargin.errors import DataError
 from popmargin.label.store.answers import StaleAnswerError
@@ -16,7 +15,7 @@ from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, Ro
 from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
 from popmargin.label.web.screen import SURE, choice_of, said_grade, screen_of, sure_of, verdict_of
 from popmargin.label.web.security import Person, cookie_name
-from popmargin.label.web.view import page, person_of, store_of, times_of
+from popmargin.label.web.view import go, page, person_of, store_of, times_of, unread_guidelines
 from popmargin.label.web.wording import GRADES, Choice, buttons_of, question_of, signed_rule, words_of
 
 router = APIRouter()
@@ -54,16 +53,25 @@ def login(request: Request, token: Annotated[str, Path(max_length=200)]) -> Resp
 
 @router.get("/")
 def task(request: Request) -> Response:
-    """The open task of this annotator: the same one until it is answered or skipped."""
+    """The open task of this annotator, the same until it is answered or skipped; new guidelines come first."""
     person = person_of(request)
     store = store_of(request)
+    if unread_guidelines(person):
+        return page(request, "guidelines.html.j2", project=person.project)
     if _needs_example(request, person):
-        return _go(request, "/example")
+        return go(request, "/example")
     assignment = store.next_assignment(person.annotator.id)
     progress = store.progress(person.project.id, person.annotator.id)
     if assignment is None:
         return page(request, "finished.html.j2", progress=progress, project=person.project)
     return _task_page(request, person, assignment, editing=False)
+
+
+@router.post("/guidelines")
+def acknowledge(request: Request, version: Annotated[RowId, Form()]) -> Response:
+    """Note that the annotator has read this version of the guidelines, and go on."""
+    store_of(request).acknowledge(person_of(request).annotator.id, version)
+    return go(request, "/")
 
 
 @router.get("/example")
@@ -79,7 +87,7 @@ def example(request: Request) -> Response:
 def example_read(request: Request) -> Response:
     """The worked example has been read."""
     store_of(request).note_example(person_of(request).annotator.id)
-    return _go(request, "/")
+    return go(request, "/")
 
 
 @router.get("/item/{assignment}")
@@ -88,7 +96,7 @@ def edit(request: Request, assignment: RowId) -> Response:
     person = person_of(request)
     found = _own(request, person, assignment)
     if found.label is None or found.label.verdict is None:
-        return _go(request, "/")
+        return go(request, "/")
     return _task_page(request, person, found, editing=True)
 
 
@@ -128,7 +136,7 @@ def answer(
         given = {"choice": choice, "note": note, "back": back, "idle": idle}
         given |= {} if confidence is None else {"confidence": confidence}
         return _stale_page(request, person, _own(request, person, assignment), given)
-    return _go(request, "/" if back == "task" else "/history")
+    return go(request, "/" if back == "task" else "/history", "saved")
 
 
 @router.post("/skip")
@@ -138,15 +146,15 @@ def skip(request: Request, assignment: Annotated[RowId, Form()]) -> Response:
     found = _own(request, person, assignment)
     if found.state == "leased":  # pressing again changes nothing
         store_of(request).skip(person.annotator.id, found.id)
-    return _go(request, "/")
+    return go(request, "/", "skipped")
 
 
 @router.post("/undo")
 def undo(request: Request) -> Response:
     """Take the newest answer back and show its task again."""
     person = person_of(request)
-    store_of(request).undo(person.annotator.id)
-    return _go(request, "/")
+    undone = store_of(request).undo(person.annotator.id)
+    return go(request, "/", "undone" if undone is not None else "")
 
 
 @router.get("/history")
@@ -165,7 +173,7 @@ def history(request: Request, before: RowId | None = None) -> Response:
 @router.post("/logout")
 def logout(request: Request) -> Response:
     """Forget the session in this browser."""
-    response = _go(request, "/signed-out")
+    response = go(request, "/signed-out")
     response.delete_cookie(cookie_name("annotator", request.headers), path=f"{request.scope.get('root_path', '')}/")
     return response
 
@@ -228,7 +236,3 @@ def _own(request: Request, person: Person, assignment: int) -> Assignment:
         return store_of(request).assignment(person.annotator.id, assignment)
     except DataError as error:
         raise HTTPException(404, "You have no such task.") from error
-
-
-def _go(request: Request, path: str) -> Response:
-    return RedirectResponse(f"{request.scope.get('root_path', '')}{path}", 303)

@@ -142,8 +142,11 @@ def _keeping(path: str, status: int) -> str:
     return "no-cache" if path.startswith("/static/") else "no-store"
 
 
-def cookie_name(role: Literal["annotator", "admin"], headers: Headers) -> str:
-    """Name of a session's cookie; it includes the port, since all servers on a host share one cookie jar."""
+def cookie_name(role: Literal["annotator", "admin", "said"], headers: Headers) -> str:
+    """Name of the cookie of a session, or of what the next page says.
+
+    It includes the port, since all servers on a host share one cookie jar.
+    """
     port = headers.get("host", "").rpartition(":")[2]
     return f"popmargin_{role}_{port}" if port.isdigit() else f"popmargin_{role}"
 

@@ -5,19 +5,25 @@ from datetime import UTC, datetime
 from typing import Any
 
 import jinja2
-from fastapi import Request
-from fastapi.responses import HTMLResponse
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
 
+from popmargin.label.quality.drift_words import drift_sentences
+from popmargin.label.quality.good_enough import order_sentences
+from popmargin.label.quality.next_words import next_sentences, next_table, points
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Assignment
 from popmargin.label.web.marked_text import document, plain, written
 from popmargin.label.web.screen import SURE, choice_of, in_order, screen_of, sure_of
-from popmargin.label.web.security import Person, Session
+from popmargin.label.web.security import Person, Session, cookie_name
 from popmargin.label.web.wording import words_of
 from popmargin.report.metrics import has_bounds, number
 
 SECONDS_CAP = 900.0
 """Longest time recorded for an answer: anybody who takes longer was away."""
+
+SAID = {"saved": "Saved.", "skipped": "Skipped.", "undone": "Last answer taken back."}
+"""What the page after a form confirms; scripts, which load no page, say the same."""
 
 
 @functools.cache
@@ -29,6 +35,9 @@ def environment() -> jinja2.Environment:
     )
     filters: dict[str, Any] = {"markdown": document, "bounded": has_bounds, "screen": screen_of}
     named = (plain, written, answer, sure, clock, share, short, plain_number, in_order)
+    filters |= {
+        found.__name__: found for found in (points, next_sentences, next_table, drift_sentences, order_sentences)
+    }
     filters |= {found.__name__: found for found in named}
     made.filters.update(filters)
     return made
@@ -37,8 +46,28 @@ def environment() -> jinja2.Environment:
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A rendered template as a response; it has the session, its CSRF token and the site's prefix."""
     root = str(request.scope.get("root_path", ""))
-    html = environment().get_template(template).render(session=session_of(request), root=root, **values)
-    return HTMLResponse(html, status)
+    said = SAID.get(request.cookies.get(cookie_name("said", request.headers), ""), "")
+    html = environment().get_template(template).render(session=session_of(request), root=root, said=said, **values)
+    response = HTMLResponse(html, status)
+    if said:
+        response.delete_cookie(cookie_name("said", request.headers), path=f"{root}/")
+    return response
+
+
+def go(request: Request, path: str, said: str = "") -> Response:
+    """A redirect to a page, which says once what was done; a form is never the answer to itself.
+
+    Args:
+        request: that sent the form.
+        path: of the page, without the site's prefix.
+        said: key of `SAID`.
+    """
+    root = str(request.scope.get("root_path", ""))
+    response = RedirectResponse(f"{root}{path}", 303)
+    if said:
+        name = cookie_name("said", request.headers)
+        response.set_cookie(name, said, max_age=30, path=f"{root}/", httponly=True, samesite="strict")
+    return response
 
 
 def store_of(request: Request) -> LabelStore:
@@ -56,6 +85,11 @@ def person_of(request: Request) -> Person:
     session = session_of(request)
     assert isinstance(session, Person)
     return session
+
+
+def unread_guidelines(person: Person) -> bool:
+    """Whether the project has guidelines that this annotator has not acknowledged."""
+    return bool(person.project.guidelines) and person.annotator.guidelines_seen < person.project.guidelines_version
 
 
 def times_of(assignment: Assignment, away: float = 0.0) -> dict[str, float | None]:

@@ -110,12 +110,9 @@ def buttons_of(kind: Kind, scale: int | None, *, grades: bool = False) -> list[B
         numbers = [Button(choice=number, keys=number[-1], hint=number[-1]) for number in RATINGS[:scale]]
         return [*numbers, Button(choice="unsure", keys="x", hint="x")]
     if kind == "preference" and grades:
-        choices: list[Choice] = [*GRADED[:3], "tie", *GRADED[3:], "unsure"]
+        order: list[Choice] = ["left-3", "left-2", "left-1", "tie", "right-1", "right-2", "right-3", "unsure"]
         more = {"tie": " =", "unsure": " 0"}
-        return [
-            Button(choice=one, keys=f"{number}{more.get(one, '')}", hint=str(number))
-            for number, one in enumerate(choices, 1)
-        ]
+        return [Button(choice=one, keys=f"{key}{more.get(one, '')}", hint=str(key)) for key, one in enumerate(order, 1)]
     return [
         Button(choice="left", keys="1 ArrowLeft", hint="1"),
         Button(choice="right", keys="2 ArrowRight", hint="2"),

@@ -1,23 +1,20 @@
 """Run a budget study: draws in processes of their own, each kept as soon as it is finished, then one report."""
 
 import json
-import multiprocessing
-import os
 import time
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from popmargin.config import dump_yaml, to_dict
-from popmargin.files import append_jsonl, digest, read_jsonl, whole_file
+from popmargin.files import digest, read_jsonl, whole_file
 from popmargin.report.budget_page import write_budget_report
 from popmargin.report.budget_results import BudgetResults
 from popmargin.study.budget.budget_config import NOT_OF_A_DRAW, BudgetConfig
 from popmargin.study.budget.draw import Ground, Parts, run_draw
+from popmargin.study.budget.draw_processes import run_draws
 from popmargin.study.budget.gather_draws import gather
 from popmargin.study.budget.head_features import features_of_file, features_of_model, whitened
 from popmargin.study.budget.human_strengths import HumanStrengths, read_strengths
@@ -25,7 +22,6 @@ from popmargin.study.budget.price_list import Prices
 from popmargin.study.budget.same_settings import check_same, forget
 
 DRAWS, SETTINGS, RESULTS, REPORT = "draws.jsonl", "budget.yaml", "budget.json", "report.html"
-_KEPT: dict[str, Any] = {}
 
 
 def run_budget(config: BudgetConfig, *, overwrite: bool = False) -> tuple[BudgetResults, Path]:
@@ -54,7 +50,8 @@ def run_budget(config: BudgetConfig, *, overwrite: bool = False) -> tuple[Budget
     log = output / DRAWS
     done = {(row["size"], row["draw"]) for row in read_jsonl(log)}
     wanted = [(size, draw) for draw in range(config.draws) for size in config.sizes if (size, draw) not in done]
-    _run(ground, config, wanted, log)
+    lean = replace(ground, strengths=ground.strengths.lean())
+    run_draws(run_draw, lean, config, wanted, log, workers=config.workers)
     rows = [row for row in read_jsonl(log) if row["draw"] < config.draws and row["size"] in config.sizes]
     results = gather(rows, config, ground, seconds=time.perf_counter() - began)
     with whole_file(output / RESULTS) as partial_file:
@@ -96,48 +93,3 @@ def _facts(config: BudgetConfig, ground: Ground) -> dict[str, Any]:
         "data": digest(repr(ground.strengths.texts).encode(), ground.strengths.log_odds.tobytes()),
         "features": digest(np.ascontiguousarray(ground.features.round(6)).tobytes()),
     }
-
-
-def _run(ground: Ground, config: BudgetConfig, wanted: list[tuple[int, int]], log: Path) -> None:
-    """Run parts of a study and append each to the log as it ends."""
-    if not wanted:
-        return
-    if config.workers == 1 or len(wanted) == 1:
-        for size, draw in wanted:
-            append_jsonl(log, run_draw(ground, config, size, draw))
-        return
-    context = multiprocessing.get_context("spawn")
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # the processes read it as they start
-    try:
-        with ProcessPoolExecutor(
-            min(config.workers, len(wanted)), context, initializer=_keep, initargs=(_lean(ground), config)
-        ) as pool:
-            waiting: list[Future[dict[str, Any]]] = [pool.submit(partial(_one, *part)) for part in wanted]
-            try:
-                for ended in as_completed(waiting):
-                    append_jsonl(log, ended.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
-
-
-def _lean(ground: Ground) -> Ground:
-    """Without the rows themselves, which the processes do not need."""
-    return replace(ground, strengths=replace(ground.strengths, preferences=None))
-
-
-def _keep(ground: Ground, config: BudgetConfig) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    _KEPT.update(ground=ground, config=config)
-
-
-def _one(size: int, draw: int) -> dict[str, Any]:
-    return run_draw(_KEPT["ground"], _KEPT["config"], size, draw)

@@ -97,7 +97,7 @@ def run_draw(ground: Ground, config: BudgetConfig, size: int, draw: int) -> dict
         share right on the validation groups and the right preferences by cluster, what was bought, and the seconds of
         annotators; or in `left_out` why an arm is not there.
     """
-    began = time.perf_counter()
+    began = time.process_time()
     market = _market(ground, config, draw)
     cells: list[dict[str, Any]] = []
     shared: dict[str, Any] = {}
@@ -117,7 +117,7 @@ def run_draw(ground: Ground, config: BudgetConfig, size: int, draw: int) -> dict
             if arm.buys in ("nothing", "coin", "untrained", "length"):
                 shared[name] = arms[name]
         cells.append({"budget": budget, "arms": arms, "left_out": left_out})
-    return {"size": size, "draw": draw, "seconds": round(time.perf_counter() - began, 3), "cells": cells}
+    return {"size": size, "draw": draw, "seconds": round(time.process_time() - began, 3), "cells": cells}
 
 
 def _market(ground: Ground, config: BudgetConfig, draw: int) -> Market:

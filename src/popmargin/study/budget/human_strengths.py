@@ -7,7 +7,7 @@ Axis suffixes: U distinct responses, P preferences.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -76,6 +76,10 @@ class HumanStrengths:
         share_P = rng.beta(self.counts[:, 0], self.counts[:, 1])
         return logit(np.clip(share_P, _CERTAIN, 1 - _CERTAIN))
 
+    def lean(self) -> "HumanStrengths":
+        """Without the rows themselves, which processes that draw do not need."""
+        return replace(self, preferences=None)
+
     @property
     def words(self) -> tuple[float, float]:
         """Mean words of a preference's prompt, and of one of its responses."""
@@ -141,6 +145,24 @@ def read_strengths(
         raise DataError(f"{source}: only {counted(len(kept), 'preference')} without a tie; a study needs many.")
     counts_P2 = None if counts_P2 is None else counts_P2[kept]
     return _gathered(preferences.select(kept), log_odds_P[kept], counts_P2, apart, facts)
+
+
+def rated_strengths(preferences: Preferences, *, agreement: float, name: str) -> HumanStrengths:
+    """Preferences between rated responses, with the noise at which two annotators agree so often.
+
+    Args:
+        preferences: with ratings of both sides, without ties; the report's counts of those are kept.
+        agreement: of two annotators.
+        name: of the data, for messages.
+
+    Raises:
+        DataError: fewer than two preferences, or an agreement that no temperature gives.
+    """
+    if len(preferences) < 2:
+        raise DataError(f"{name}: only {counted(len(preferences), 'preference')} without a tie; a study needs many.")
+    log_odds_P, facts = _from_ratings(preferences.strength, agreement)
+    facts |= {"preferences": len(log_odds_P), "ties_left_out": preferences.report.problem_counts.get("tie", 0)}
+    return _gathered(preferences, log_odds_P, None, None, facts)
 
 
 def _from_votes(votes_P2: Float64[np.ndarray, "P 2"]) -> tuple[Float64[np.ndarray, "P 2"], dict[str, Any]]:
@@ -213,7 +235,7 @@ def _gathered(
     for batch in preferences.batches("prompt", "chosen", "rejected", "chosen_rating", "rejected_rating"):
         for side, rows in sides.items():
             for prompt, text, rating in zip(batch["prompt"], batch[side], batch[f"{side}_rating"], strict=True):
-                place = places.setdefault((_plain(prompt), _plain(text)), len(places))
+                place = places.setdefault((plain_text(prompt), plain_text(text)), len(places))
                 rows.append(place)
                 ratings[place] = float("nan") if rating is None else float(rating)
     better, worse = (np.array(rows, dtype=np.int64) for rows in sides.values())
@@ -246,8 +268,13 @@ def _numbered(names: Sequence[str]) -> tuple[list[str], Int64[np.ndarray, " P"]]
     return list(known), np.array([known[name] for name in names], dtype=np.int64)
 
 
-def _plain(value: Any) -> str:
-    """A text, or the contents of messages."""
+def plain_text(value: Any) -> str:
+    """A text, or the contents of messages.
+
+    Example:
+        >>> plain_text([{"role": "user", "content": "Hi"}])
+        'Hi'
+    """
     if isinstance(value, str):
         return value
     return "\n".join(str(turn.get("content") or "") for turn in value)

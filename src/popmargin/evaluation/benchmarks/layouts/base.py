@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from popmargin.errors import DataError, a_kind
-from popmargin.evaluation.benchmarks.question import Question, Scores, picked
+from popmargin.evaluation.benchmarks.question import Answers, Question, picked
 from popmargin.rewards.base import Prompt
 from popmargin.statistics.intervals import Clusters
 from popmargin.statistics.jackknife import Estimate, without_each
@@ -45,18 +45,20 @@ class Layout:
         fits: whether rows have it.
         read: rows with their places, and the column of the subset, become questions; None where the data are read as
             preferences.
-        results: named results from questions and a model's scores, the main one first.
+        results: named results from questions and a model's answers, the main one first.
         values: what each question counts in the table of subsets (Q,).
         counted: how the results are computed, in sentences.
+        by_scores: whether a question counts by the sizes of scores, so that a judge that compares cannot answer it.
     """
 
     name: str
     summary: str
     fits: Callable[[Sequence[Row]], bool]
-    results: Callable[[Sequence[Question], Scores], dict[str, Estimate]]
-    values: Callable[[Sequence[Question], Scores], np.ndarray] = lambda questions, scores: picks(questions, scores)
+    results: Callable[[Sequence[Question], Answers], dict[str, Estimate]]
+    values: Callable[[Sequence[Question], Answers], np.ndarray] = lambda questions, scores: picks(questions, scores)
     read: Callable[[Sequence[Row], Sequence[str], str], list[Question]] | None = None
     counted: str = ""
+    by_scores: Callable[[Question], bool] = lambda question: False
 
 
 def prompt_of(row: Row, place: str, *names: str) -> Prompt:
@@ -99,7 +101,7 @@ def lists_of_texts(rows: Sequence[Row], *names: str) -> bool:
     )
 
 
-def picks(questions: Sequence[Question], scores: Scores) -> np.ndarray:
+def picks(questions: Sequence[Question], scores: Answers) -> np.ndarray:
     """What the first choice of each question is worth (Q,)."""
     return np.array([picked(score, question.worth) for question, score in zip(questions, scores, strict=True)])
 

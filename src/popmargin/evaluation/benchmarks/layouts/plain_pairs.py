@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from popmargin.evaluation.benchmarks.layouts.base import Layout, inside, picks, share, subsets_of, weighted_shares
-from popmargin.evaluation.benchmarks.question import Question, Scores
+from popmargin.evaluation.benchmarks.question import Answers, Question
 from popmargin.statistics.jackknife import Estimate
 
 
-def results(questions: Sequence[Question], scores: Scores) -> dict[str, Estimate]:
+def results(questions: Sequence[Question], scores: Answers) -> dict[str, Estimate]:
     """The accuracy over all pairs, and the mean over subsets where there are several."""
     right = picks(questions, scores)
     found = {"accuracy": share(right, questions)}

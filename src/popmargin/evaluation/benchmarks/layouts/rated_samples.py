@@ -8,7 +8,7 @@ import numpy as np
 
 from popmargin.errors import DataError, a_kind, counted
 from popmargin.evaluation.benchmarks.layouts.base import Layout, Row, id_of, picks, prompt_of, share
-from popmargin.evaluation.benchmarks.question import Question, Scores, ordered
+from popmargin.evaluation.benchmarks.question import Answers, Compared, Question, beats
 from popmargin.statistics.jackknife import Estimate
 
 _NUMBERED = re.compile(r"response_(\d+)")
@@ -45,18 +45,31 @@ def read(rows: Sequence[Row], places: Sequence[str], subset: str) -> list[Questi
     return questions
 
 
-def results(questions: Sequence[Question], scores: Scores) -> dict[str, Estimate]:
-    """What the response with the highest score is worth, and how often the better one of a pair has a higher score."""
-    compared = [question.compared for question in questions]
-    told = np.array([bool(pairs) for pairs in compared])
-    right = np.array(
+def results(questions: Sequence[Question], scores: Answers) -> dict[str, Estimate]:
+    """What the response with the highest score is worth, and how often the better one of a pair has a higher score.
+
+    A judge that compares has no score, only pairs.
+    """
+    told = np.array([bool(question.compared) for question in questions])
+    scored = not any(isinstance(score, Compared) for score in scores)
+    found = {"the highest score": share(picks(questions, scores), questions)} if scored else {}
+    right = _pairs_right(questions, scores)
+    return found | ({"accuracy of pairs": share(right, questions, told)} if told.any() else {})
+
+
+def values(questions: Sequence[Question], scores: Answers) -> np.ndarray:
+    """What the response with the highest score is worth, or the accuracy of pairs if they were compared (Q,)."""
+    compared = any(isinstance(score, Compared) for score in scores)
+    return _pairs_right(questions, scores) if compared else picks(questions, scores)
+
+
+def _pairs_right(questions: Sequence[Question], scores: Answers) -> np.ndarray:
+    return np.array(
         [
-            np.mean([ordered(score[i], score[j]) for i, j in pairs]) if pairs else 0.0
-            for score, pairs in zip(scores, compared, strict=True)
+            np.mean([beats(score, i, j) for i, j in question.compared]) if question.compared else 0.0
+            for question, score in zip(questions, scores, strict=True)
         ]
     )
-    found = {"the highest score": share(picks(questions, scores), questions)}
-    return found | ({"accuracy of pairs": share(right, questions, told)} if told.any() else {})
 
 
 def _responses(row: Row) -> list[Any]:
@@ -107,8 +120,9 @@ ENTRY = Layout(
     "prompt, responses (a list, or response_1, response_2 …), and scores (a list: which are right, or a grade of each)",
     fits=fits,
     results=results,
+    values=values,
     read=read,
     counted="The first number is what the response with the highest score is worth; of tied ones each is equally "
     "likely. Pairs are those of conflict_pairs if the data have them, otherwise all of different worth; every "
-    "question counts the same.",
+    "question counts the same. A judge that compares has the pairs only.",
 )

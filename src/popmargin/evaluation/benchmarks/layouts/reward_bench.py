@@ -7,7 +7,7 @@ scores is wrong; here it counts one half, as in all that this library measures.
 from collections.abc import Sequence
 
 from popmargin.evaluation.benchmarks.layouts.base import Layout, Row, inside, picks, subsets_of, weighted_shares
-from popmargin.evaluation.benchmarks.question import Question, Scores
+from popmargin.evaluation.benchmarks.question import Answers, Question
 from popmargin.statistics.jackknife import Estimate
 
 SECTIONS: dict[str, dict[str, int]] = {
@@ -33,7 +33,7 @@ SECTIONS: dict[str, dict[str, int]] = {
 _KNOWN = {subset for section in SECTIONS.values() for subset in section}
 
 
-def results(questions: Sequence[Question], scores: Scores) -> dict[str, Estimate]:
+def results(questions: Sequence[Question], scores: Answers) -> dict[str, Estimate]:
     """The mean of the sections, and each section: its subsets, weighted by what they count for."""
     right, present = picks(questions, scores), set(subsets_of(questions))
     parts = {

@@ -25,7 +25,7 @@ from popmargin.evaluation.benchmarks.layouts.base import (
     subsets_of,
     texts_of,
 )
-from popmargin.evaluation.benchmarks.question import Question, Scores
+from popmargin.evaluation.benchmarks.question import Answers, Question
 from popmargin.statistics.intervals import Clusters
 from popmargin.statistics.jackknife import Estimate, without_each
 
@@ -84,7 +84,7 @@ def _check_ties(questions: Sequence[Question]) -> None:
             )
 
 
-def results(questions: Sequence[Question], scores: Scores) -> dict[str, Estimate]:
+def results(questions: Sequence[Question], scores: Answers) -> dict[str, Estimate]:
     """The mean of subsets, where `Ties` counts by its own score, and each subset."""
     right = picks(questions, scores)
     names = subsets_of(questions)
@@ -119,7 +119,7 @@ def _mean_columns(values_Q: np.ndarray, inside_Q: np.ndarray) -> list[np.ndarray
     return [values_Q * inside_Q, inside_Q.astype(np.float64)]
 
 
-def _ties_columns(questions: Sequence[Question], scores: Scores, inside_Q: np.ndarray) -> list[np.ndarray]:
+def _ties_columns(questions: Sequence[Question], scores: Answers, inside_Q: np.ndarray) -> list[np.ndarray]:
     """Of each question, the sums that the score of Ties is made of: five values and their counts.
 
     What compares a `tied` question with its `ref` one stands at the tied one.
@@ -130,7 +130,9 @@ def _ties_columns(questions: Sequence[Question], scores: Scores, inside_Q: np.nd
     for place in map(int, np.flatnonzero(inside_Q)):
         kind, _, number = questions[place].id.partition(":")
         right = np.array(questions[place].worth) > 0
-        correct, wrong = scores[place][right], scores[place][~right]
+        score = scores[place]
+        assert isinstance(score, np.ndarray), "a judge that compares is not asked these"
+        correct, wrong = score[right], score[~right]
         gap[kind, number] = float(correct.min() - wrong.max())
         column = 0 if kind == "tied" else 2
         columns[column, place], columns[column + 1, place] = float(gap[kind, number] > 0), 1.0
@@ -164,5 +166,7 @@ ENTRY = Layout(
     counted="A question is right if a right response has the highest score; if k responses share it, each counts 1/k. "
     "Ties has its own score: accuracy where several responses are right and where one is (.3 each), and "
     "whether right and wrong ones lie further apart than the right ones among themselves (.2 twice, .01 of "
-    "its size).",
+    "its size). A judge that compares is right if a right response wins over all wrong ones; k ties count "
+    "1/(1 + k), and Ties is not asked.",
+    by_scores=lambda question: is_ties(question.subset),
 )

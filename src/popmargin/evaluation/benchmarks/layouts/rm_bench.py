@@ -16,7 +16,7 @@ from popmargin.evaluation.benchmarks.layouts.base import (
     texts_of,
     weighted_shares,
 )
-from popmargin.evaluation.benchmarks.question import Question, Scores, ordered
+from popmargin.evaluation.benchmarks.question import Answers, Question, beats
 from popmargin.statistics.jackknife import Estimate
 
 STYLES = ("concise", "detailed", "detailed, Markdown")
@@ -46,17 +46,17 @@ def read(rows: Sequence[Row], places: Sequence[str], subset: str) -> list[Questi
     return questions
 
 
-def matrices(questions: Sequence[Question], scores: Scores) -> np.ndarray:
+def matrices(questions: Sequence[Question], scores: Answers) -> np.ndarray:
     """For each question, whether the right response in style i has a higher score than the wrong one in style j.
 
     Returns:
         (Q, 3, 3): 1, ½ for equal scores, or 0.
     """
     n = len(STYLES)
-    return np.array([[[ordered(score[i], score[n + j]) for j in range(n)] for i in range(n)] for score in scores])
+    return np.array([[[beats(score, i, n + j) for j in range(n)] for i in range(n)] for score in scores])
 
 
-def results(questions: Sequence[Question], scores: Scores) -> dict[str, Estimate]:
+def results(questions: Sequence[Question], scores: Answers) -> dict[str, Estimate]:
     """The mean over domains, then easy, normal and hard (means over domains), then each domain."""
     matrix = matrices(questions, scores)
     upper = np.triu(np.ones(matrix.shape[1:], bool), 1)

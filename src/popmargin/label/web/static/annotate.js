@@ -177,6 +177,7 @@
     clearTimeout(fading);
     fading = setTimeout(() => { byId("said").textContent = ""; }, 2500);
   };
+  show(byId("said").textContent); // what the page itself says
 
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (busy) return event.preventDefault();
@@ -224,10 +225,6 @@
     pending = null;
     sessionStorage.removeItem("draft");
     const panel = byId("guidelines");
-    if (panel?.hasAttribute("data-unread")) { // read with the task before
-      panel.open = false;
-      panel.removeAttribute("data-unread");
-    }
     const version = byId("task").dataset.guidelines;
     if (version && panel && version !== panel.dataset.version) return location.reload(); // changed meanwhile
     trouble.hidden = true;

@@ -1,0 +1,162 @@
+"""The projects of a label store: creating and finding them, and changing them while people label."""
+
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import IntegrityError
+
+from popmargin.errors import DataError, counted, did_you_mean
+from popmargin.label.store import answers, items, sql_tables
+from popmargin.label.store.access import clean_name, project_of
+from popmargin.label.store.annotator_store import AnnotatorStore
+from popmargin.label.store.changes import changes, log_change
+from popmargin.label.store.missing_log import missing_part
+from popmargin.label.store.records import Change, Project
+
+
+class ProjectStore(AnnotatorStore):
+    """The part of a label store that is about projects; every method is one small transaction."""
+
+    @property
+    def name(self) -> str:
+        """Path or URL, without a password."""
+        return self._database.name
+
+    def create_project(
+        self,
+        name: str,
+        *,
+        overlap: int = 1,
+        seed: int = 0,
+        lease_seconds: int = 1800,
+        guidelines: str = "",
+        repeat_share: float = 0.0,
+        scale: int | None = None,
+        wording: str = "better",
+        grades: bool = False,
+    ) -> Project:
+        """A new project.
+
+        Args:
+            name: unique in the store.
+            overlap: people who label each item.
+            seed: of the items' order and of the order on the screen.
+            lease_seconds: how long an item stays with an annotator who does not answer.
+            guidelines: Markdown.
+            repeat_share: share of an annotator's items that repeat earlier ones.
+            scale: ratings go from 1 to this; needed for items of kind "rating".
+            wording: what the better response is more of, as a comparative: "better", "more convincing".
+            grades: an answer about two responses says by how much one is better.
+
+        Raises:
+            ConfigError: a setting out of range.
+            DataError: the name is taken.
+        """
+        items.check_settings(
+            overlap=overlap,
+            seed=seed,
+            lease_seconds=lease_seconds,
+            repeat_share=repeat_share,
+            scale=scale,
+            wording=wording,
+        )
+        values = {
+            "name": clean_name(name, "project"),
+            "overlap": overlap,
+            "seed": seed,
+            "lease_seconds": lease_seconds,
+            "guidelines": answers.clean(guidelines),
+            "repeat_share": repeat_share,
+            "scale": scale,
+            "wording": answers.clean(wording.strip()),
+            "grades": grades,
+            "created_at": self._clock(),
+        }
+        try:
+            row = self._database.write(
+                lambda connection: connection.execute(
+                    sql_tables.project.insert().values(**values).returning(sql_tables.project)
+                ).one()
+            )
+        except IntegrityError as error:
+            raise DataError(f"Project '{name}' already exists. Choose another name, or use that project.") from error
+        return project_of(row)
+
+    def projects(self) -> list[Project]:
+        """All projects, oldest first."""
+        with self._database.read() as connection:
+            return [
+                project_of(row)
+                for row in connection.execute(select(sql_tables.project).order_by(sql_tables.project.c.id))
+            ]
+
+    def project(self, name: str | None = None) -> Project:
+        """The project of this name, or the only one.
+
+        Raises:
+            DataError: there is none, or there are several and no name.
+        """
+        known = {found.name: found for found in self.projects()}
+        if not known:
+            copied = f"\n{missing_part(self.name)}" if self._database.sqlite else ""
+            raise DataError(
+                f"{self.name} has no project. Create one with: popmargin label import DATA --db {self.name}{copied}"
+            )
+        if name is None:
+            if len(known) > 1:
+                raise DataError(
+                    f"{self.name} has {counted(len(known), 'project')} ({', '.join(known)}): choose one with --project "
+                    f"NAME, or as {self.name}#NAME if there is no --project option."
+                )
+            return next(iter(known.values()))
+        if name not in known:
+            raise DataError(f"{self.name}: no project '{name}'. {did_you_mean(name, known)}")
+        return known[name]
+
+    def set_guidelines(self, project: int, guidelines: str, *, who: str = "") -> Project:
+        """Change a project's guidelines, as Markdown: labels stay, and people acknowledge them before the next task.
+
+        Args:
+            project: id of the project.
+            guidelines: the new ones.
+            who: changes them, for the log.
+
+        Raises:
+            DataError: there is no such project.
+        """
+
+        def change(connection: Connection) -> Project:
+            found, text = items.lock_project(connection, project), answers.clean(guidelines)
+            if text == found.guidelines:
+                return project_of(found)
+            values = {"guidelines": text, "guidelines_version": (found.guidelines_version or 1) + 1}
+            log_change(connection, project, who, "guidelines", found.guidelines, text, self._clock())
+            changed = sql_tables.project.update().where(sql_tables.project.c.id == project).values(**values)
+            return project_of(connection.execute(changed.returning(sql_tables.project)).one())
+
+        return self._database.write(change)
+
+    def guidelines(self, project: int, version: int) -> str:
+        """The guidelines of a project as they were in a version, from 1.
+
+        Raises:
+            DataError: there is no such project, or no such version of its guidelines in the store.
+        """
+        with self._database.read() as connection:
+            found = connection.execute(
+                select(sql_tables.project).where(sql_tables.project.c.id == project)
+            ).one_or_none()
+            if found is None:
+                raise DataError(f"There is no project {project}.")
+            texts = [change.before for change in changes(connection, project) if change.setting == "guidelines"]
+        newest = found.guidelines_version or 1
+        known = dict(enumerate([*texts, found.guidelines], newest - len(texts)))
+        if version not in known:
+            raise DataError(
+                f"The store has versions {min(known)} to {newest} of the guidelines, not {version}. Versions before "
+                "changes were logged are not kept."
+            )
+        return known[version]
+
+    def changes(self, project: int) -> list[Change]:
+        """What was changed in a project while people label, oldest first."""
+        with self._database.read() as connection:
+            return changes(connection, project)
