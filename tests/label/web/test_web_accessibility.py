@@ -50,13 +50,9 @@ def serious(browser: Any, name: str) -> Iterator[str]:
 
 
 def rows(count: int) -> list[dict[str, Any]]:
+    text = f"{LONG}\n\n{TABLE}\n\n```python\n{CODE}\n```"
     return [
-        {
-            "id": f"p{i}",
-            "prompt": f"Question {i}?",
-            "chosen": f"{LONG}\n\n{TABLE}\n\n```python\n{CODE}\n```",
-            "rejected": f"Other {i}: {LONG}",
-        }
+        {"id": f"p{i}", "prompt": f"Question {i}?", "chosen": text, "rejected": f"Other {i}: {LONG}"}
         for i in range(count)
     ]
 
