@@ -81,8 +81,8 @@ def ground_of(config: BestOfNConfig, samples: Samples) -> Ground:
     ns = config.ns or [2**power for power in range(measured.fewest.bit_length())]
     if max(ns) > measured.fewest:
         raise ConfigError(
-            f"The best of {max(ns)} cannot be taken: a prompt has {counted(measured.fewest, 'sample')} (empty ones do not count). "
-            "Give smaller ns, or sample more."
+            f"The best of {max(ns)} cannot be taken: a prompt has {counted(measured.fewest, 'sample')} (empty ones do "
+            "not count). Give smaller ns, or sample more."
         )
     place = {text: row for row, text in enumerate(strengths.texts)}
     for text in measured.texts:
