@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from popmargin.config import dump_yaml, to_dict
-from popmargin.errors import ConfigError
+from popmargin.errors import ConfigError, counted
 from popmargin.files import digest, read_jsonl, whole_file
 from popmargin.report.best_of_n_page import write_best_of_n_report
 from popmargin.report.best_of_n_results import BestOfNResults
@@ -81,8 +81,8 @@ def ground_of(config: BestOfNConfig, samples: Samples) -> Ground:
     ns = config.ns or [2**power for power in range(measured.fewest.bit_length())]
     if max(ns) > measured.fewest:
         raise ConfigError(
-            f"The best of {max(ns)} cannot be taken: a prompt has {measured.fewest} samples (empty ones do not count). "
-            "Give smaller ns, or sample more."
+            f"The best of {max(ns)} cannot be taken: a prompt has {counted(measured.fewest, 'sample')} (empty ones do "
+            "not count). Give smaller ns, or sample more."
         )
     place = {text: row for row, text in enumerate(strengths.texts)}
     for text in measured.texts:

@@ -131,8 +131,8 @@ def _scored(source: str, chosen: SamplesConfig) -> tuple[Responses, int]:
     few = [row for row, count in enumerate(made.counts) if count < 2]
     if few:
         raise DataError(
-            f"{source}: prompt {few[0]} has {counted(int(made.counts[few[0]]), 'sample')}, and {len(few)} such prompts "
-            "there are: nothing to choose from. Draw two or more (`popmargin generate --n 32`)."
+            f"{source}: {counted(len(few), 'prompt has', 'prompts have')} fewer than two samples, the first is prompt "
+            f"{few[0]}: nothing to choose from. Draw two or more (`popmargin generate --n 32`)."
         )
     return made, empty
 
