@@ -1,10 +1,9 @@
-"""What `popmargin label next` reads: the gains and prices of two budget studies, as one JSON file in the package.
+"""What `popmargin label next` reads: the gains and prices of the budget studies, as one JSON file in the package.
 
     python docs/studies/next_question.py docs/studies/budget.md src/popmargin/label/quality/budget_tables.json
 
 The numbers are those of the page's tables, which docs/studies/budget_tables.py made from the studies' output. Taken are
-the arms that a lead can choose; of several losses for the same comparisons, `pop_scale`. The third study, on
-AlpacaEval, is left out: its page says that it decides nothing.
+the arms that a lead can choose; of several losses for the same comparisons, `pop_scale`.
 """
 
 import argparse
@@ -16,7 +15,7 @@ from typing import Any
 from popmargin.study.budget.arms import ARMS
 
 GAINS = re.compile(r"\| gain, (\S+) × the minutes again \|(.*)\n\| ---.*\n((?:\|.*\n)+)")
-STUDIES = {"UKP": "short arguments (UKP)", "HANNA": "long stories (HANNA)"}
+STUDIES = {"UKP": "short arguments (UKP)", "HANNA": "long stories (HANNA)", "AlpacaEval": "answers (AlpacaEval)"}
 """The name in brackets in a study's heading, and what to call it."""
 OPTIONS = {
     "more": "more", "grade": "grade", "inline": "inline_scale", "rated": "rated", "votes": "votes",

@@ -21,7 +21,7 @@ from popmargin.label.store.label_store import LabelStore
 from popmargin.statistics.intervals import UNDEFINED, Interval
 
 ROOT = Path(popmargin.__file__).parents[2]
-UKP, HANNA = budget_tables()
+UKP, HANNA, ALPACA = budget_tables()
 
 
 def plain(value: Interval) -> tuple[float, float, float]:
@@ -46,10 +46,11 @@ def test_the_file_of_numbers_is_that_of_the_page() -> None:
     kept = Path(tables.__file__).with_name("budget_tables.json").read_text(encoding="utf-8")
     assert json.loads(kept) == json.loads(json.dumps(made))
     # Three cells read by eye.
-    ukp, hanna = made["studies"]
+    ukp, hanna, alpaca = made["studies"]
     assert ukp["gains"]["more"]["1"][-1] == [2.8, 2.1, 3.5]
     assert ukp["gains"]["random"]["3"][0] == [1.6, 0.4, 2.7]
     assert hanna["gains"]["votes"]["1"][3] == [0.7, -0.1, 1.4]
+    assert alpaca["sizes"] == [200] and alpaca["gains"]["more"]["1"] == [[2.0, 1.1, 3.0]]
 
 
 def test_at_a_size_and_budget_of_the_study_the_gain_is_its_own() -> None:
@@ -83,7 +84,7 @@ def test_above_the_largest_budget_its_gain_stays_and_is_marked() -> None:
 
 
 def test_prices_of_the_studies_words_are_the_studies() -> None:
-    for study in (UKP, HANNA):
+    for study in (UKP, HANNA, ALPACA):
         found = prices_of(study).seconds
         assert {name: round(found[name]) for name in found} == pytest.approx(
             {name: study.prices[name] for name in found}, abs=1
@@ -129,7 +130,7 @@ def test_what_is_not_told_apart_is_said() -> None:
 def test_outside_the_study_nothing_is_advised() -> None:
     for labelled in (20, 5000):
         sentences = next_sentences(next_hour(project(labelled), 1.0))
-        assert sum("does not say what to ask next" in one for one in sentences) == 2
+        assert sum("does not say what to ask next" in one for one in sentences) == 3
         assert not any("points" in one for one in sentences[:-1])
     only_ukp = "\n".join(next_sentences(next_hour(project(800), 1.0)))
     assert "On long stories (HANNA) the study has 50 to 500 labels, this project 800" in only_ukp

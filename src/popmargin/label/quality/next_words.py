@@ -113,9 +113,10 @@ def _outside(found: NextHour) -> list[str]:
     labelled, sentences = found.standing.labelled, list[str]()
     for said in found.said:
         if said.study.outside(labelled):
-            low, high = said.study.sizes[0], said.study.sizes[-1]
+            low, high = (number(size, 0) for size in (said.study.sizes[0], said.study.sizes[-1]))
+            sizes = low if low == high else f"{low} to {high}"
             sentences.append(
-                f"On {said.study.name} the study has {number(low, 0)} to {number(high, 0)} labels, this project "
+                f"On {said.study.name} the study has {sizes} labels, this project "
                 f"{number(labelled, 0)}: it does not say what to ask next. The table has its nearest numbers."
             )
     if found.said and found.share < 1:
