@@ -1,7 +1,7 @@
 """Two budget studies that differ in the head alone: the difference of their accuracies, draw by draw.
 
     popmargin study budget docs/studies/budget-alpacaeval.yaml --output runs/budget-hidden --hidden 16 \\
-        --sizes '[200]' --arms '[base, more, chain_scale]'
+        --arms '[base, more]' --budgets '[1.0]'
     python docs/studies/budget_heads.py runs/budget-alpacaeval runs/budget-hidden
 
 The ridge of each head is the one with the highest accuracy on the validation groups, as in the studies.

@@ -93,9 +93,9 @@ def run_draw(ground: Ground, config: BudgetConfig, size: int, draw: int) -> dict
     """Every arm at every budget, with `size` preferences at the beginning.
 
     Returns:
-        JSON values: size, draw, processor seconds, and in `cells` one entry for each budget with its arms: for each ridge the
-        share right on the validation groups and the right preferences by cluster, what was bought, and the seconds of
-        annotators; or in `left_out` why an arm is not there.
+        JSON values: size, draw, processor seconds, and in `cells` one entry for each budget with its arms: for each
+        ridge the share right on the validation groups and the right preferences by cluster, what was bought, and the
+        seconds of annotators; or in `left_out` why an arm is not there.
     """
     began = time.process_time()
     market = _market(ground, config, draw)
