@@ -56,7 +56,7 @@ PARAMETERS = {
     "evaluate": "run, *, reward=None, config=None, allow_code=()",
     "load_preferences": "source, *, format='auto', split=None, pairs='best_vs_worst', min_gap=0.0, seed=0, "
     "bad_rows='error', columns=None, ties='drop', contradictions='error', "
-    "max_image_pixels=33554432",
+    "unlabelled=None, per_prompt=1, max_image_pixels=33554432",
     "load_study": "path, overrides=(), changes=None",
     "log_probs": "model, tokenizer, preferences, *, per_token=False, max_length=1024, truncation='keep_prompt_end', "
     "precision='fp32', tokens_per_batch=4096",
@@ -70,7 +70,7 @@ PARAMETERS = {
     "regularizer": "name, *, options, reference, diagnostics=None, supervised=False, of='policy', needs=<factory>",
     "response_features": "preferences, *, model='demo', pool='last', layers=None, max_length=1024, cache=None, "
     "tokens_per_batch=4096, progress=False",
-    "sample_edges": "ids, strength, *, sampling='iterative', k=1, seed=0, flip=0.0, temperature=0.0, budget=None, "
+    "sample_edges": "ids, strength, *, sampling='chain', k=1, seed=0, flip=0.0, temperature=0.0, budget=None, "
     "unmatched='keep', source='ratings'",
     "split_preferences": "prefs, *, test_size, seed",
     "target_margins": "edges, gaps, *, margin_min=0.0, margin_max=10.0",

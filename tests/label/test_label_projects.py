@@ -119,7 +119,7 @@ def test_edges_are_asked_without_their_answer_and_gold_with_it(store: LabelStore
 def test_pairs_of_other_data_leave_no_project_behind(store: LabelStore) -> None:
     with pytest.raises(DataError, match="not in made here, such as 'q1'"):
         open_project(store, preferences(3), edges=PopEdges.from_columns(["q1"], ["p1"]))
-    with pytest.raises(ConfigError, match="is only for kind 'pop'"):
+    with pytest.raises(ConfigError, match="gold must be preferences with known labels"):
         open_project(store, preferences(3), kind="preference", gold=PopEdges.from_columns(["p0"], ["p1"]))
     assert store.projects() == []
     assert open_project(store, preferences(3), kind="preference", say=lambda line: None).items == 3

@@ -157,7 +157,7 @@ def test_a_project_of_ratings_stands_beside_one_of_pop_labels(tmp_path: Path, ca
     db, other = str(tmp_path / "labels.db"), str(tmp_path / ("rated.db" if apart else "labels.db"))
     for url, kind in ((db, "pop"), (other, "rating")):
         with LabelStore.open(url) as store:
-            asked: Any = {"scale": 9} if kind == "rating" else {"k": 3}
+            asked: Any = {"scale": 9} if kind == "rating" else {"k": 3, "sampling": "random"}
             project = open_project(store, preferences(4), kind, kind=kind, **asked, say=lambda line: None)
             who, _ = store.add_annotator(project.id, "anna")
             while (now := store.next_assignment(who.id)) is not None:

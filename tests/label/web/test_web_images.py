@@ -43,7 +43,7 @@ def test_the_page_shows_the_files_in_the_stored_order_and_tells_no_side(images, 
         screen = screen_of(site.store.next_assignment(person.id))
         shown = addresses(html)
         names = [str(response.text) for side in screen.sides for response in side.responses]
-        assert shown == [f"/images/{name.removeprefix('image:')}" for name in names]
+        assert shown == [f"/p/{site.project.id}/images/{name.removeprefix('image:')}" for name in names]
         assert re.findall(r'<a class="box" href="([^"]*)"', html) == shown  # also without scripts
         texts = re.findall(r'alt="([^"]*)"', html)
         assert len(texts) == len(set(texts)) == len(names) and all(re.fullmatch(ALTERNATIVE, text) for text in texts)
@@ -187,7 +187,7 @@ def test_a_large_image_is_first_shown_smaller(make_site, monkeypatch: pytest.Mon
     site = make_site("preference", rows=image_rows(1, files))
     client = site.client(site.add("anna")[1])
     html = client.get("/").text
-    large, small = (f"/images/{image_name(file)[6:]}" for file in files)
+    large, small = (f"/p/{site.project.id}/images/{image_name(file)[6:]}" for file in files)
     assert set(addresses(html)) == {f"{large}/reduced", small}
     assert set(re.findall(r'<a class="box" href="([^"]*)"', html)) == {large, small}  # enlarged, it is the file itself
     reduced = client.get(f"{large}/reduced")

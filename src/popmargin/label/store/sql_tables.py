@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0034"
+REVISION = "0014"
 """Newest schema revision: the one these tables follow."""
 
 

@@ -5,8 +5,8 @@ from alembic import op
 
 from popmargin.label.store.migrations.versions.r0002_ratings import make_anew
 
-revision = "0033"
-down_revision = "0032"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 

@@ -8,8 +8,8 @@ from alembic import op
 
 from popmargin.label.store.migrations.versions.r0002_ratings import make_anew
 
-revision = "0031"
-down_revision = "0030"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

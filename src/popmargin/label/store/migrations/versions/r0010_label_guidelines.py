@@ -5,8 +5,8 @@ from alembic import op
 
 from popmargin.label.store.migrations.versions.r0002_ratings import make_anew
 
-revision = "0030"
-down_revision = "0020"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

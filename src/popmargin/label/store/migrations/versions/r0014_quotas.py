@@ -1,18 +1,18 @@
-"""Projects that are paused or archived."""
+"""How many answers each person is asked for."""
 
 import sqlalchemy as sa
 from alembic import op
 
 from popmargin.label.store.migrations.versions.r0002_ratings import make_anew
 
-revision = "0032"
-down_revision = "0031"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
-        make_anew("project", ["state VARCHAR(20)"])
+        make_anew("annotator", ["quota INTEGER"])
         return
-    op.add_column("project", sa.Column("state", sa.String(length=20), nullable=True))
+    op.add_column("annotator", sa.Column("quota", sa.Integer(), nullable=True))

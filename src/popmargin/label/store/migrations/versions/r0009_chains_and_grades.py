@@ -5,8 +5,8 @@ from alembic import op
 
 from popmargin.label.store.migrations.versions.r0002_ratings import make_anew
 
-revision = "0020"
-down_revision = "0010"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
