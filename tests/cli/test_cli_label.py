@@ -99,7 +99,7 @@ def test_importing_again_uses_the_project(db: str, data: Path, capsys: pytest.Ca
         (["--seed", "1", "--lease-minutes", "5"], "lease_seconds 1800, not 300"),
         (["--repeat-share", "0.5"], "repeat_share 0.0, not 0.5"),
         (["--guidelines", "guide.md"], "has other guidelines"),
-        (["--k", "1"], "has different items than these pairs, k, edges and gold would give"),
+        (["--k", "3"], "has different items than these pairs, k, edges and gold would give"),
         (["--pairs-of-pairs", "iterative"], "has different items"),
     ],
 )
@@ -127,7 +127,7 @@ def test_what_does_not_go_together_is_refused(
     out = str(tmp_path / "x.parquet")
     for words, message in (
         (["--db", str(tmp_path / "none.db"), "--out", out], "no such label store"),
-        (["--db", db, "--out", str(tmp_path / "x.csv")], "Choose --as"),
+        (["--db", db, "--out", str(tmp_path / "x.txt")], "Choose --as"),
         (["--db", db, "--out", out, "--project", "defaults"], "Did you mean 'default'"),
         (["--db", db, "--out", out, "--strengths", out], "is only for preferences"),
         (

@@ -87,7 +87,7 @@ def test_every_verb_that_writes_asks_before(
         out.write_bytes(b"mine")
         assert f"{out} already exists" in said(capsys, words(out)), verb
         assert out.read_bytes() == b"mine", verb
-        wrong = tmp_path / "thesis.csv"
+        wrong = tmp_path / "thesis.txt"
         assert "this is written as" in said(capsys, words(wrong)) and not wrong.exists(), verb
         assert "this is written as" in said(capsys, words(tmp_path / "thesis")), verb
         if verb != "report":  # there is no run

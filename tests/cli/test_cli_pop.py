@@ -45,7 +45,8 @@ def test_sample_writes_edges_and_says_what_they_train_on(
     assert f"wrote {len(edges)} edges" in printed
     assert "100.0% agree with the strengths" in printed
     assert (edges.parameters["k"], edges.parameters["seed"]) == (2, 3)
-    assert set(edges.table["stronger"].to_pylist()) == {f"q{i}" for i in range(30)}
+    asked = {*edges.table["stronger"].to_pylist(), *edges.table["weaker"].to_pylist()}
+    assert asked == {f"q{i}" for i in range(30)}  # a chain asks about every preference
 
 
 def test_a_reward_labels_and_is_the_source(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +68,20 @@ def test_a_reward_labels_and_is_the_source(data: str, tmp_path: Path, capsys: py
 def test_every_setting_reaches_the_edges(data: str, tmp_path: Path) -> None:
     out = tmp_path / "edges.parquet"
     noise = ("--flip", "0.1", "--temperature", "0.5")
-    popmargin("pop", "sample", data, "--out", str(out), "--budget", "4", "--unmatched", "drop", *noise)
+    popmargin(
+        "pop",
+        "sample",
+        data,
+        "--out",
+        str(out),
+        "--sampling",
+        "iterative",
+        "--budget",
+        "4",
+        "--unmatched",
+        "drop",
+        *noise,
+    )
     parameters = PopEdges.load(out).parameters
     wanted = {"sampling": "iterative", "budget": 4, "unmatched": "drop", "flip": 0.1, "temperature": 0.5}
     assert {name: parameters[name] for name in wanted} == wanted
@@ -100,7 +114,7 @@ def test_data_without_strengths_and_other_data_are_refused(data: str, tmp_path: 
     popmargin("pop", "sample", data, "--out", out)
     with pytest.raises(DataError, match="Sample the edges from the same data"):
         popmargin("pop", "stats", out, "--data", str(plain))
-    with pytest.raises(ConfigError, match="k is 99"):
+    with pytest.raises(ConfigError, match="Chains with k=99"):
         popmargin("pop", "sample", data, "--out", out, "--k", "99", "--overwrite")
 
 

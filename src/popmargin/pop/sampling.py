@@ -161,7 +161,8 @@ def _check_settings(sampling: str, k: int, budget: int | None, unmatched: str, c
         raise ConfigError(f"budget is {budget}; allow at least 1 comparison, or None for the default.")
     if sampling in ("random", "chain") and budget is not None:
         raise ConfigError(
-            f"budget limits iterative and active sampling; {sampling} sampling makes k comparisons for each preference."
+            f"budget limits iterative and active sampling; {sampling} sampling makes k comparisons for each "
+            "preference. Choose one of those, or leave out budget."
         )
     if sampling == "iterative" and k > count - 1:
         raise ConfigError(
