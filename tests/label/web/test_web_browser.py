@@ -367,6 +367,8 @@ def test_without_scripts(browser, serve, make_site) -> None:
     try:
         browser.delete_all_cookies()
         browser.get(f"{server.url}/login/{token}")
+        wait(lambda: browser.find_elements("css selector", "form[action$='/guidelines'] button"))
+        browser.find_element("css selector", "form[action$='/guidelines'] button").click()
         wait(lambda: browser.find_elements("css selector", "[value=left]"))
         browser.find_element("css selector", "[value=left]").click()
         wait(lambda: site.store.progress(site.project.id, person.id).own_done == 1)
