@@ -257,6 +257,7 @@ def test_contrast_and_names(browser, serve, make_site, scheme: str) -> None:
 def test_without_scripts_an_image_is_a_link_to_its_file(browser, serve, make_site) -> None:
     site = make_site("preference", rows=pictures(1))
     person, token = site.add("anna")
+    site.store.acknowledge(person.id, 1)
     server = serve(site)
     look(browser, 1200, 800)
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
