@@ -12,7 +12,7 @@ import numpy as np
 from popmargin.data.conversation import Message, Text, holds_tools
 from popmargin.data.formats.image_cells import ImageCells, beside
 from popmargin.data.images import is_image_name
-from popmargin.data.messages import Notes, as_text, as_values, harmonise, offer
+from popmargin.data.messages import Notes, as_text, as_values, harmonise, offer, split_implicit
 from popmargin.data.schema import NUMBER_COLUMNS
 from popmargin.data.tools import tools_text
 from popmargin.data.validate import Draft, RowError, prefers_rejected
@@ -115,7 +115,16 @@ class Reader:
         return f"{prompt}\n\n{more}"
 
     def compared(self, row: Row) -> tuple[Text, Text, Text]:
-        """Prompt and both responses; lists of a user's and the models' texts, turn by turn, become conversations."""
+        """Prompt and both responses; lists of a user's and the models' texts, turn by turn, become conversations.
+
+        Without a column of prompts, it is what two conversations begin with.
+        """
+        if "prompt" not in self.names:
+            first, second = self.text(row, "response_a"), self.text(row, "response_b")
+            if isinstance(first, str) or isinstance(second, str):
+                message = "there is no prompt column, and the responses are texts."
+                raise RowError("no_prompt", message, "name it: --column prompt=…", column="response_a")
+            return split_implicit(first, second, self.notes)
         lists = [self.values(row, name) for name in ("prompt", "response_a", "response_b")]
         if not all(isinstance(turns, list) and turns and not isinstance(turns[0], Mapping) for turns in lists):
             return self.prompt(row), self.text(row, "response_a"), self.text(row, "response_b")

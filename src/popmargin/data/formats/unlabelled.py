@@ -11,7 +11,6 @@ from popmargin.data.conversation import Text, prompt_key
 from popmargin.data.formats.base import Format, Reader, Row
 from popmargin.data.formats.image_cells import is_stored
 from popmargin.data.formats.responses import RATING_FIELDS, TEXT_FIELDS, items_of
-from popmargin.data.messages import split_implicit
 from popmargin.data.pairs import UnratedPairing, unrated_pairs
 from popmargin.data.validate import Draft, RowError
 from popmargin.errors import counted
@@ -24,14 +23,7 @@ _MODELS = {"model_a": "chosen_model", "model_b": "rejected_model"}
 
 def _pair(row: Row, reader: Reader) -> list[Draft | RowError]:
     """Two responses, with the models that gave them if the columns say so."""
-    if "prompt" in reader.names:
-        prompt, first, second = reader.compared(row)
-    else:
-        first, second = reader.text(row, "response_a"), reader.text(row, "response_b")
-        if isinstance(first, str) or isinstance(second, str):
-            message = "there is no prompt column, and the responses are texts."
-            raise RowError("no_prompt", message, "name it: --column prompt=…", column="response_a")
-        prompt, first, second = split_implicit(first, second, reader.notes)
+    prompt, first, second = reader.compared(row)
     models = {_MODELS[name]: reader.value(row, name) for name in _MODELS if name in reader.names}
     reader.asked.update(prompts=1, responses=2, pairs=1)
     return [_draft(reader, row, prompt, first, second, models)]

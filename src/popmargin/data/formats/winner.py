@@ -8,7 +8,6 @@ import numpy as np
 
 from popmargin.data.formats.base import Format, Reader, Row, as_number
 from popmargin.data.formats.columns import normal_name
-from popmargin.data.messages import split_implicit
 from popmargin.data.validate import Draft, RowError
 
 FIRST = ("a", "1", "first", "left")
@@ -18,14 +17,7 @@ _PREFIX = re.compile(r"(the |model|response|output|completion|answer|assistant|o
 
 
 def _read(row: Row, reader: Reader) -> list[Draft | RowError]:
-    if "prompt" in reader.names:
-        prompt, first, second = reader.compared(row)
-    else:
-        first, second = reader.text(row, "response_a"), reader.text(row, "response_b")
-        if isinstance(first, str) or isinstance(second, str):
-            message = "there is no prompt column, and the responses are texts."
-            raise RowError("no_prompt", message, "name it: --column prompt=…", column="response_a")
-        prompt, first, second = split_implicit(first, second, reader.notes)
+    prompt, first, second = reader.compared(row)
     share = _share_of_second(row, reader)
     if share == 0.5:
         known = {"soft_label": 0.5} if reader.ends is not None else {}

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute
 
 from popmargin.errors import ConfigError, counted, first_few
+from popmargin.label.export.counting_labels import counting_labels
 from popmargin.label.export.judged_wrong import DECIDED, OnWrong, check_wrong, wrong_counts, wrong_preferences
-from popmargin.label.export.people_first import Models, people_first
+from popmargin.label.export.people_first import Models
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Adjudication, Project
 from popmargin.pop.edges import PopEdges
@@ -93,12 +94,8 @@ def pop_edges(
             f"aggregate is {aggregate!r}; choose 'majority' or 'weighted', or omit it for one edge per label."
         )
     columns = (*_EDGE_COLUMNS, "repeat_of")
-    labels = store.labels(project.id, columns=columns, without=without, adjudication=adjudication)
-    counting = store.labels(project.id, columns=("annotator",), without=without).num_rows
-    others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - counting
-    settled = counting - labels.num_rows
-    every = labels.num_rows
-    labels = people_first(labels, models)
+    counting = counting_labels(store, project, columns, without=without, adjudication=adjudication, models=models)
+    labels = counting.labels
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
     decided = pc.is_in(labels["verdict"], value_set=pa.array(DECIDED))
@@ -113,9 +110,7 @@ def pop_edges(
         return int(pc.sum(pc.cast(mask, pa.int64())).as_py() or 0)
 
     left_out = {
-        "of annotators who do not count": others,
-        ("settled by an adjudicator" if adjudication == "wins" else "of adjudicators"): settled,
-        "of models, where a person has decided": every - labels.num_rows,
+        **counting.left_out(),
         "single preferences": count(pc.equal(labels["kind"], "preference")),
         "ratings": count(pc.equal(labels["kind"], "rating")),
         "repeated items": count(pc.and_(pop, pc.invert(first_time))),
@@ -123,8 +118,12 @@ def pop_edges(
         "wrong": count(pc.and_(mine, pc.equal(labels["verdict"], "wrong"))),
         "about a preference that most annotators mark wrong": count(pc.and_(said, doubtful)),
     }
-    account = EdgeAccount(every + settled + others, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
-    parameters: dict[str, Any] = {"labelled": project.name, "aggregate": aggregate, "labels": every}
+    account = EdgeAccount(counting.total, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
+    parameters: dict[str, Any] = {
+        "labelled": project.name,
+        "aggregate": aggregate,
+        "labels": labels.num_rows + counting.overruled,
+    }
     table = _edge_table(used) if aggregate is None else _majority(used, aggregate)
     return PopEdges(table, parameters), account
 

@@ -1,7 +1,7 @@
 """Exports from the store: preferences with votes, ratings and strengths."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +24,7 @@ from popmargin.data.schema import (
 )
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, counted, first_few
+from popmargin.label.export.counting_labels import counting_labels
 from popmargin.label.export.graded_votes import calibrate_grades, graded_probabilities, mean_grades, together
 from popmargin.label.export.judged_wrong import (
     DECIDED,
@@ -34,7 +35,7 @@ from popmargin.label.export.judged_wrong import (
     wrong_preferences,
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings, ratings_decide
-from popmargin.label.export.people_first import Models, people_first
+from popmargin.label.export.people_first import Models
 from popmargin.label.export.stored_images import image_features, images_of_table
 from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
@@ -119,12 +120,8 @@ def preferences_of(
             "--as ratings."
         )
     imported = {name: list(columns[name]) for name in ("id", "rejected", "soft_label", MARK) if name in columns}
-    labels = store.labels(project.id, columns=_VOTE_COLUMNS, without=without, adjudication=adjudication)
-    notes: list[str] = []
-    counting = store.labels(project.id, columns=("annotator",), without=without).num_rows
-    others = store.labels(project.id, columns=("annotator",), discarded=True).num_rows - counting
-    every = labels.num_rows
-    labels = people_first(labels, models)
+    counting = counting_labels(store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=models)
+    labels, notes = counting.labels, list[str]()
     store.refuse_unknown(project.id, weights or ())
     against, missing = put_ratings(columns, labels, notes, weights)
     kinds = item_kinds(store, project)
@@ -134,16 +131,7 @@ def preferences_of(
             f"Nobody has rated a response of project '{project.name}' yet: the ratings would be those of the imported "
             "data. Rate some first (popmargin annotate), or use the data as they are."
         )
-    if others:
-        notes.append(f"{counted(others, 'label')} of annotators who do not count left out")
-    if counting > every:
-        why = "on items that an adjudicator has decided" if adjudication == "wins" else "of adjudicators"
-        notes.append(f"{counted(counting - every, 'label')} {why} left out")
-    if labels.num_rows < every:
-        notes.append(
-            f"{counted(every - labels.num_rows, 'label')} of models left out, since a person has decided the item "
-            "(--models equal counts them)"
-        )
+    notes += counting.notes()
     if strengths is not None:
         _put_strengths(columns, strengths)
     grades = mean_grades(labels)
@@ -171,10 +159,11 @@ def preferences_of(
     if rated:
         judged |= set(range(len(columns["id"]))) - set(missing)
     out: dict[int, tuple[str, str, str]] = {}
-    undecided = without_direction(store, project, imported, judged)
-    if unjudged == "keep":
-        undecided = {row: reason for row, reason in undecided.items() if reason[0] == "alone"}
-    out |= undecided
+    out |= {
+        row: reason
+        for row, reason in without_direction(store, project, imported, judged).items()
+        if unjudged == "drop" or reason[0] == "alone"
+    }
     _tell_unjudged(store, project, columns, out, notes)
     if rated:
         ratings_decide(columns, judged)
@@ -209,6 +198,17 @@ def preferences_of(
             f"{unsaid} have a soft label below ½ but ratings or a strength that say the opposite; the latter are "
             f"left empty"
         )
+    return _table(store, project, columns, out, notes)
+
+
+def _table(
+    store: LabelStore,
+    project: Project,
+    columns: dict[str, list[Any]],
+    out: Mapping[int, tuple[str, str, str]],
+    notes: Sequence[str],
+) -> Preferences:
+    """The columns without the rows that are left out."""
     source, count = f"{store.name}, project '{project.name}'", len(columns["id"])
     problems = [_problem(source, row, *out[row]) for row in sorted(out)]
     others = {

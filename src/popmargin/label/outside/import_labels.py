@@ -93,14 +93,7 @@ def import_labels(
     for field in named or {}:
         if field not in FIELDS:
             raise ConfigError(f"--column {field}=…: '{field}' is not a field. {did_you_mean(field, FIELDS)}")
-    kinds = item_kinds(store, project)
-    if not kinds:
-        raise DataError(f"Project '{project.name}' has no items. Import the data first: popmargin label import.")
-    if kind is None and len(kinds) > 1:
-        raise ConfigError(f"Project '{project.name}' asks for {' and '.join(kinds)}. Choose one with --kind.")
-    if kind not in (None, *kinds):
-        raise ConfigError(f"Project '{project.name}' asks for {' and '.join(kinds)}, not {kind}.")
-    asked = kind or kinds[0]
+    asked = _asked(store, project, kind)
     check_answers(answers or {}, asked, project.scale)
     now, read = clock(), list(_read(Path(source), format, question, named or {}, annotator))
     left_out = [found for found in read if isinstance(found, LeftOut)]
@@ -149,6 +142,18 @@ def import_labels(
         unit="labels",
     )
     return Imported(account=account, left_out=left_out, annotators=stored, untimed=len(untimed))
+
+
+def _asked(store: LabelStore, project: Project, kind: Kind | None) -> Kind:
+    """What the labels answer: the kind that was named, or the only one of the project."""
+    kinds = item_kinds(store, project)
+    if not kinds:
+        raise DataError(f"Project '{project.name}' has no items. Import the data first: popmargin label import.")
+    if kind is None and len(kinds) > 1:
+        raise ConfigError(f"Project '{project.name}' asks for {' and '.join(kinds)}. Choose one with --kind.")
+    if kind not in (None, *kinds):
+        raise ConfigError(f"Project '{project.name}' asks for {' and '.join(kinds)}, not {kind}.")
+    return kind or kinds[0]
 
 
 def _nobody(outside: OutsideLabel, who: str, models: Collection[str]) -> LeftOut | None:

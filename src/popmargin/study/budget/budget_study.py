@@ -47,12 +47,9 @@ def run_budget(config: BudgetConfig, *, overwrite: bool = False) -> tuple[Budget
     check_same(output, _facts(config, ground), rehearse=config.rehearse)
     with whole_file(output / SETTINGS) as partial_file:
         partial_file.write_text(dump_yaml(to_dict(config)), encoding="utf-8")
-    log = output / DRAWS
-    done = {(row["size"], row["draw"]) for row in read_jsonl(log)}
-    wanted = [(size, draw) for draw in range(config.draws) for size in config.sizes if (size, draw) not in done]
     lean = replace(ground, strengths=ground.strengths.lean())
-    run_draws(run_draw, lean, config, wanted, log, workers=config.workers)
-    rows = [row for row in read_jsonl(log) if row["draw"] < config.draws and row["size"] in config.sizes]
+    log, sizes = output / DRAWS, config.sizes
+    rows = run_draws(run_draw, lean, config, log, sizes=sizes, draws=config.draws, workers=config.workers)
     results = gather(rows, config, ground, seconds=time.perf_counter() - began)
     with whole_file(output / RESULTS) as partial_file:
         partial_file.write_text(results.to_json(), encoding="utf-8")

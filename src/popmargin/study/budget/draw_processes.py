@@ -7,7 +7,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeVar
 
-from popmargin.files import append_jsonl
+from popmargin.files import append_jsonl, read_jsonl
 
 _KEPT: dict[str, Any] = {}
 GroundT = TypeVar("GroundT")
@@ -18,23 +18,34 @@ def run_draws(
     draw: Callable[[GroundT, ConfigT, int, int], dict[str, Any]],
     ground: GroundT,
     config: ConfigT,
-    wanted: Sequence[tuple[int, int]],
     log: Path,
     *,
+    sizes: Sequence[int],
+    draws: int,
     workers: int,
-) -> None:
-    """Run parts of a study, and append each to the log as it ends.
+) -> list[dict[str, Any]]:
+    """Run what the log does not have yet, and append each draw as it ends.
 
     Args:
         draw: a function of a module: what all draws share, the configuration, a size and a draw's number.
         ground: what all draws share; it is sent to every process once.
         config: of the study.
-        wanted: sizes and numbers of draws.
         log: JSON lines.
+        sizes: of the study.
+        draws: of each size.
         workers: processes.
+
+    Returns:
+        The lines of the log that belong to these sizes and draws.
     """
-    if not wanted:
-        return
+    done = {(row["size"], row["draw"]) for row in read_jsonl(log)}
+    wanted = [(size, number) for number in range(draws) for size in sizes if (size, number) not in done]
+    if wanted:
+        _run(draw, ground, config, wanted, log, workers)
+    return [row for row in read_jsonl(log) if row["draw"] < draws and row["size"] in sizes]
+
+
+def _run(draw: Any, ground: Any, config: Any, wanted: Sequence[tuple[int, int]], log: Path, workers: int) -> None:
     if workers == 1 or len(wanted) == 1:
         for size, number in wanted:
             append_jsonl(log, draw(ground, config, size, number))
