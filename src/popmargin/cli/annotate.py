@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments
-from popmargin.cli.label import add_project_arguments, load_new_data, project_settings
+from popmargin.cli.project_options import add_project_arguments, load_new_data, project_settings
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.errors import ConfigError, counted, import_extra
 from popmargin.label.store.address import may_exist, open_store

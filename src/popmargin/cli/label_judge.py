@@ -13,7 +13,7 @@ from popmargin.rewards.naming import FORMS, read_name
 
 def add_parser(subparsers: Any) -> None:
     """Add `label judge` to the command line."""
-    parser = subparsers.add_parser("judge", help="let a judge, a reward model or the data's ratings label all items")
+    parser = subparsers.add_parser("judge")
     add_store_arguments(parser)
     parser.add_argument(
         "--judge",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add `label report` to the command line."""
-    parser = subparsers.add_parser("report", help="write agreement, annotators, judges and time as one HTML page")
+    parser = subparsers.add_parser("report")
     add_store_arguments(parser)
     parser.add_argument(
         "--with",

@@ -16,7 +16,7 @@ _SHOWN = 60
 
 def add_parser(verbs: Any) -> None:
     """Add `label set` to the command line."""
-    parser = verbs.add_parser("set", help="change a project's settings while people label, or show them")
+    parser = verbs.add_parser("set")
     add_store_arguments(parser)
     parser.add_argument("--overlap", type=int, help="people per item")
     parser.add_argument("--repeat-share", type=float, help="share of items repeated to the same annotator")

@@ -1,0 +1,208 @@
+"""popmargin label export: write PoP edges, preferences or labels to files."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from popmargin.cli.outputs import add_overwrite, check_outputs
+from popmargin.cli.store_options import add_store_arguments
+from popmargin.cli.weights import add_weights, weights_of
+from popmargin.data.saving import SAVE_SUFFIXES
+from popmargin.data.schema import TEXT_COLUMNS
+from popmargin.errors import ConfigError, counted
+from popmargin.files import PARQUET, whole_folder
+from popmargin.label.store.address import open_store
+
+EXPORTS = ("edges", "preferences", "dataset", "ratings", "labels", "history", "jsonl")
+_BY_SUFFIX = {".parquet": "edges", ".jsonl": "jsonl", ".csv": "labels", "": "dataset"}
+_TABLES = (".parquet", ".jsonl", ".csv")
+
+
+def add_parser(verbs: Any) -> None:
+    """Add `label export` to the command line."""
+    parser = verbs.add_parser("export")
+    add_store_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="file or folder to write")
+    add_overwrite(parser)
+    parser.add_argument(
+        "--as",
+        dest="kind",
+        choices=EXPORTS,
+        help="edges: what `train` reads, as .parquet (or .csv, to look at); preferences: the data with votes and "
+        "strengths, as .parquet, .jsonl, .jsonl.gz or .csv; dataset: the same as a `datasets` folder; ratings: each "
+        "rated response with its mean; labels: current labels; history: all their revisions, these three as "
+        ".parquet, .jsonl or .csv; jsonl: labels as JSONL (default: by file name: .parquet edges, .jsonl and .csv "
+        "labels, no suffix dataset)",
+    )
+    parser.add_argument(
+        "--formulas",
+        choices=("guard", "keep"),
+        help="CSV: texts that begin with = + - @, which spreadsheets would run: put an apostrophe before them, or keep "
+        "them as they are (default: guard)",
+    )
+    parser.add_argument(
+        "--aggregate",
+        choices=("majority", "weighted"),
+        help="edges: one per item instead of one per label; majority counts all labels equally, weighted uses each "
+        "label's confidence (1 if none was given)",
+    )
+    parser.add_argument(
+        "--strengths", type=Path, help="preferences: a file from `pop scale`, or Parquet with id and strength"
+    )
+    parser.add_argument(
+        "--wrong",
+        choices=("swap", "drop", "keep"),
+        help="preferences that most annotators mark wrong: swap chosen and rejected, drop them, or keep them as is; "
+        "edges exclude comparisons with them unless they are kept (default: swap)",
+    )
+    parser.add_argument(
+        "--unrated",
+        choices=("keep", "drop"),
+        help="preferences in a rating project with an unrated response: keep them without ratings, or drop them "
+        "(default: keep)",
+    )
+    parser.add_argument(
+        "--without", nargs="+", metavar="NAME", default=[], help="leave out the labels of these annotators"
+    )
+    add_weights(parser)
+    parser.add_argument(
+        "--adjudication",
+        choices=("wins", "ignore"),
+        default="wins",
+        help="of items that an adjudicator has decided, use only that label, or only the others; labels and history "
+        "have all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--models",
+        choices=("fill", "equal"),
+        help="edges and preferences: leave out labels of judges and rewards on items that a person has decided (fill), "
+        "or count them like a person's (equal) (default: fill)",
+    )
+    parser.add_argument(
+        "--unjudged",
+        choices=("drop", "keep"),
+        help="preferences of which neither the data nor a label says which response is better: leave them out, or keep "
+        "them in the imported order (default: drop)",
+    )
+    parser.add_argument(
+        "--votes",
+        choices=("probability", "whole", "grades"),
+        help="preferences: weight of a vote in soft_label: its confidence, always 1, or what its grade is worth, from "
+        "overlap, gold items or repeats (default: probability)",
+    )
+    parser.set_defaults(func=_export)
+
+
+def _export(args: argparse.Namespace) -> int:
+    kind = args.kind or _BY_SUFFIX.get(args.out.suffix.lower())
+    if kind is None:
+        raise ConfigError(f"{args.out}: this name does not say what to export. Choose --as {', '.join(EXPORTS)}.")
+    if args.aggregate and kind != "edges":
+        raise ConfigError(f"--aggregate is only for edges, not {kind}.")
+    for option in ("strengths", "unrated", "unjudged", "votes"):
+        if getattr(args, option) and kind not in ("preferences", "dataset"):
+            raise ConfigError(f"--{option} is only for preferences, not {kind}. Use --as preferences.")
+    if args.weight and kind not in ("preferences", "dataset"):
+        raise ConfigError(
+            f"--weight is only for preferences (soft labels, ratings, what counts as wrong), not {kind}. For a scale, "
+            "give it to popmargin pop scale."
+        )
+    if args.without and kind == "history":
+        raise ConfigError("--without is not for the history, which has every label. Use --as labels.")
+    if args.formulas and args.out.suffix.lower() != ".csv":
+        raise ConfigError(f"--formulas is for .csv files, and {args.out} is none: it keeps every text as it is.")
+    if args.models and kind in ("ratings", "labels", "history", "jsonl"):
+        raise ConfigError(f"--models is only for preferences and edges, not {kind}, which have every label.")
+    if args.wrong and kind in ("ratings", "labels", "history", "jsonl"):
+        raise ConfigError(f"--wrong is only for preferences and edges, not {kind}, which are exported unchanged.")
+    suffixes = {"edges": (*PARQUET, ".csv"), "preferences": (*SAVE_SUFFIXES, ".csv")}.get(kind, _TABLES)
+    if kind == "dataset":
+        _check_new_folder(args.out)
+    else:
+        check_outputs(args, {"--out": args.out}, suffixes, [args.db.removeprefix("sqlite:///"), args.strengths])
+    with open_store(args.db) as store:
+        _write(store, store.project(args.project), kind, args)
+    return 0
+
+
+def _check_new_folder(path: Path) -> None:
+    if path.name.endswith(SAVE_SUFFIXES):
+        raise ConfigError(
+            f"{path}: a dataset is a folder, but this is a file name. Use --as preferences, or omit the suffix."
+        )
+    if path.is_dir() and any(path.iterdir()):
+        raise ConfigError(f"{path} is a folder that is not empty. Choose a new one.")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file, but a dataset is a folder. Choose a new one.")
+
+
+def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> None:
+    from popmargin.label.export.csv_files import said, write_csv
+    from popmargin.label.export.label_files import save_labels
+    from popmargin.label.export.pop_edges import pop_edges
+    from popmargin.label.export.preferences import preferences_of, read_strengths
+    from popmargin.label.export.rated_responses import rated_responses
+    from popmargin.label.projects.same_project import item_kinds
+
+    for option, needed in (("votes", "preference"), ("unrated", "rating")):
+        if getattr(args, option) and needed not in item_kinds(store, project):
+            raise ConfigError(
+                f"--{option} is for items of kind '{needed}', of which project '{project.name}' has none."
+            )
+
+    formulas, guarded = args.formulas or "guard", 0
+    in_cells = args.out.suffix.lower() == ".csv"
+    if kind == "edges":
+        edges, account = pop_edges(
+            store,
+            project,
+            aggregate=args.aggregate,
+            wrong=args.wrong or "swap",
+            without=args.without,
+            adjudication=args.adjudication,
+            models=args.models or "fill",
+        )
+        if in_cells:
+            guarded = save_labels(edges.table, args.out, formulas=formulas)
+        else:
+            edges.save(args.out)
+        print(account)
+        print(f"wrote {counted(len(edges), 'edge')} to {args.out}")
+    elif kind in ("preferences", "dataset"):
+        strengths = None if args.strengths is None else read_strengths(args.strengths)
+        prefs = preferences_of(
+            store,
+            project,
+            strengths=strengths,
+            wrong=args.wrong or "swap",
+            unrated=args.unrated or "keep",
+            unjudged=args.unjudged or "drop",
+            votes=args.votes or "probability",
+            models=args.models or "fill",
+            without=args.without,
+            weights=weights_of(args),
+            adjudication=args.adjudication,
+        )
+        if kind == "dataset":
+            with whole_folder(args.out) as partial:
+                prefs.dataset.save_to_disk(str(partial))
+        elif in_cells:
+            table: Any = prefs.dataset.with_format("arrow")[:]
+            held = [name for name in prefs.columns if name in TEXT_COLUMNS or table[name].null_count < len(table)]
+            guarded = write_csv(args.out, table.select(held).schema, [table], formulas=formulas)
+        else:
+            prefs.save(args.out)
+        step = prefs.report.step(f"preferences of {project.name}", prefs.report.notes)
+        print("\n".join([*step.lines(), f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
+    elif kind == "ratings":
+        ratings, step = rated_responses(store, project, without=args.without, adjudication=args.adjudication)
+        guarded = save_labels(ratings, args.out, formulas=formulas)
+        print("\n".join([*step.lines(), f"wrote {counted(ratings.num_rows, 'rated response')} to {args.out}"]))
+    else:
+        labels = (
+            store.label_history(project.id) if kind == "history" else store.labels(project.id, without=args.without)
+        )
+        guarded = save_labels(labels, args.out, formulas=formulas)
+        print(f"wrote {counted(labels.num_rows, 'revision' if kind == 'history' else 'label')} to {args.out}")
+    if guarded:
+        print(said(guarded))
