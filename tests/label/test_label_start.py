@@ -46,6 +46,7 @@ MAY_LOAD: dict[str, list[str]] = {
     "annotators token": [],
     "annotators discard": [],
     "annotators forget": [],
+    "token": [],
     "backup": [],
     "export": WITH_LABELS,
     "judge": WITH_LABELS,
@@ -80,6 +81,7 @@ def test_no_command_loads_more_than_it_needs(tmp_path: Path) -> None:
         ],
         "report": ["--out", str(tmp_path / "report.html")],
         "annotators list": [],
+        "token": ["list"],
     }
     commands = []
     for name in MAY_LOAD:

@@ -14,6 +14,7 @@ VERBS = {
     "set": "change a project's settings while people label, or show them",
     "export": "write PoP edges, preferences or labels to files",
     "backup": "copy a store in use to one file, safely",
+    "token": "tokens of the lead's API",
     "judge": "let a judge, a reward model or the data's ratings label all items",
     "next": "say what the next hour is best spent on: new preferences, votes, comparisons, grades or ratings",
     "rank": "best and worst of several responses, by pairwise comparisons",

@@ -8,7 +8,17 @@ from sqlalchemy import Connection, func, select
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences, holds_images
-from popmargin.label.store import access, answers, assign, image_rows, items, outside_answers, queries, sql_tables
+from popmargin.label.store import (
+    access,
+    answers,
+    assign,
+    image_rows,
+    items,
+    outside_answers,
+    queries,
+    sql_tables,
+    webhooks,
+)
 from popmargin.label.store.database import Database
 from popmargin.label.store.project_store import ProjectStore
 from popmargin.label.store.records import (
@@ -241,9 +251,14 @@ class LabelStore(ProjectStore):
             verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle,
             grade=grade,
         )  # fmt: skip
-        return self._database.write(
-            lambda c: answers.record(c, annotator, assignment, answer, self._clock(), seen=seen)
-        )  # fmt: skip
+
+        def save(connection: Connection) -> Label:
+            now, newest = self._clock(), webhooks.newest_if_watched(connection, annotator)
+            label = answers.record(connection, annotator, assignment, answer, now, seen=seen)
+            webhooks.note_label(connection, newest, label, now)
+            return label
+
+        return self._database.write(save)
 
     def skip(self, annotator: int, assignment: int) -> None:
         """Skip an item: it is not done, others may take it, and it comes back to this annotator last.
@@ -261,8 +276,14 @@ class LabelStore(ProjectStore):
         """
 
         def withdraw(connection: Connection) -> Assignment | None:
-            found = answers.undo(connection, annotator, self._clock())
-            return None if found is None else queries.load_assignments(connection, annotator, [found])[0]
+            now, newest = self._clock(), webhooks.newest_if_watched(connection, annotator)
+            found = answers.undo(connection, annotator, now)
+            if found is None:
+                return None
+            opened = queries.load_assignments(connection, annotator, [found])[0]
+            if opened.label is not None:
+                webhooks.note_label(connection, newest, opened.label, now)
+            return opened
 
         return self._database.write(withdraw)
 

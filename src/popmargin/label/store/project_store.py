@@ -15,6 +15,7 @@ from popmargin.label.store.answers import clean
 from popmargin.label.store.changes import changes, log_change
 from popmargin.label.store.missing_log import missing_part
 from popmargin.label.store.records import Change, Project
+from popmargin.label.store.webhooks import note
 
 
 class ProjectStore(AnnotatorStore):
@@ -130,7 +131,9 @@ class ProjectStore(AnnotatorStore):
             if text == found.guidelines:
                 return project_of(found)
             values = {"guidelines": text, "guidelines_version": (found.guidelines_version or 1) + 1}
-            log_change(connection, project, who, "guidelines", found.guidelines, text, self._clock())
+            now = self._clock()
+            log_change(connection, project, who, "guidelines", found.guidelines, text, now)
+            note(connection, project, "guidelines.changed", {"version": values["guidelines_version"]}, now)
             changed = sql_tables.project.update().where(sql_tables.project.c.id == project).values(**values)
             return project_of(connection.execute(changed.returning(sql_tables.project)).one())
 

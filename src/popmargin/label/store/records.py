@@ -15,6 +15,8 @@ ProjectState = Literal["open", "paused", "archived"]
 AnnotatorKind = Literal["person", "ratings", "reward", "judge"]
 
 WRONGS: tuple[Wrong, ...] = ("first", "second", "both")
+ApiRole = Literal["lead", "read"]
+API_ROLES: tuple[ApiRole, ...] = ("lead", "read")
 STATES: tuple[ProjectState, ...] = ("open", "paused", "archived")
 ANNOTATOR_KINDS: tuple[AnnotatorKind, ...] = ("person", "ratings", "reward", "judge")
 
@@ -238,3 +240,52 @@ class Progress:
     own_done: int
     own_skipped: int
     own_left: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiToken:
+    """Whoever may use the lead's API; the token itself is not stored.
+
+    Attributes:
+        role: "lead" changes projects, "read" only reads them.
+    """
+
+    id: int
+    name: str
+    role: ApiRole
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Webhook:
+    """Where the events of a project are sent, and what waits.
+
+    Attributes:
+        secret: signs each delivery; whoever can read the store can read it.
+        private: addresses of the own network and machine are allowed.
+        waiting: events that are not delivered yet.
+        attempts: failures since the last success.
+        error: the last failure; empty after a success.
+        given_up: events that were never delivered and are sent no more.
+    """
+
+    id: int
+    project: int
+    url: str
+    secret: str
+    private: bool
+    waiting: int
+    attempts: int
+    due_at: datetime
+    error: str
+    given_up: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """An event that waits to be delivered; `body` is JSON."""
+
+    id: int
+    event: str
+    body: str
+    created_at: datetime

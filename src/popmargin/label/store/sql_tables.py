@@ -25,9 +25,9 @@ from sqlalchemy import (
 )
 
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
-from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
+from popmargin.label.store.records import ANNOTATOR_KINDS, API_ROLES, WRONGS
 
-REVISION = "0014"
+REVISION = "0040"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -290,4 +290,44 @@ project_change = Table(
     Column("value_before", Text, nullable=False),
     Column("value_after", Text, nullable=False),
     Index("ix_project_change_project_id", "project", "id"),
+)
+
+api_token = Table(
+    "api_token",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("role", String(20), nullable=False),
+    _one_of("role", API_ROLES),
+    # SHA-256 of the token, which is not stored.
+    Column("token", String(64), nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+webhook = Table(
+    "webhook",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("project", _ID, ForeignKey("project.id"), nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    Column("secret", String(100), nullable=False),
+    # Whether addresses that only this network reaches are allowed.
+    _flag("private"),
+    # Failures since the last success; not before `due_at` is it tried again.
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("given_up", Integer, nullable=False),
+)
+
+# What waits to be delivered, in this order; deleted once it is.
+webhook_event = Table(
+    "webhook_event",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _reference("webhook", "webhook"),
+    Column("event", String(40), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("ix_webhook_event_webhook_id", "webhook", "id"),
 )

@@ -144,31 +144,31 @@ def discard(request: Request, annotator: RowId, project: ProjectId) -> RedirectR
 def export_labels(request: Request, project: RowId | None = None) -> Response:
     """All current labels, one JSON object per line."""
     labels = store_of(request).labels(_exported(request, project).id)
-    return _download("labels.jsonl", "application/x-ndjson", lambda path: save_labels(labels, path))
+    return download("labels.jsonl", "application/x-ndjson", lambda path: save_labels(labels, path))
 
 
 @router.get("/export/edges.parquet")
 def export_edges(request: Request, project: RowId | None = None) -> Response:
     """The pop labels as PoP edges, as training reads them."""
     edges, _ = pop_edges(store_of(request), _exported(request, project))
-    return _download("edges.parquet", _PARQUET, edges.save)
+    return download("edges.parquet", _PARQUET, edges.save)
 
 
 @router.get("/export/preferences.jsonl")
 def export_preferences(request: Request, project: RowId | None = None) -> Response:
     """The preferences with what the labels say about them, such as mean ratings of their responses."""
     preferences = preferences_of(store_of(request), _exported(request, project))
-    return _download("preferences.jsonl", "application/x-ndjson", preferences.save)
+    return download("preferences.jsonl", "application/x-ndjson", preferences.save)
 
 
 @router.get("/export/preferences.parquet")
 def export_whole_preferences(request: Request, project: RowId | None = None) -> Response:
     """The same as Parquet, which also holds images."""
     preferences = preferences_of(store_of(request), _exported(request, project))
-    return _download("preferences.parquet", _PARQUET, preferences.save)
+    return download("preferences.parquet", _PARQUET, preferences.save)
 
 
-def _download(name: str, media_type: str, save: Callable[[Path], object]) -> FileResponse:
+def download(name: str, media_type: str, save: Callable[[Path], object]) -> FileResponse:
     """A file written by `save`; it is deleted after sending."""
     folder = tempfile.TemporaryDirectory()
     save(Path(folder.name, name))
