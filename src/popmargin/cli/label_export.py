@@ -90,6 +90,12 @@ def add_parser(verbs: Any) -> None:
         help="preferences: weight of a vote in soft_label: its confidence, always 1, or what its grade is worth, from "
         "overlap, gold items or repeats (default: probability)",
     )
+    hub = parser.add_argument_group("data card, for --as dataset")
+    hub.add_argument(
+        "--licence", metavar="ID", help="licence that its README.md names, such as cc-by-4.0 (default: unknown)"
+    )
+    hub.add_argument("--push-to-hub", metavar="NAME", help="write it on the Hugging Face hub too, as NAME or USER/NAME")
+    hub.add_argument("--public", action="store_true", help="let everybody read a new one there (default: only you)")
     parser.set_defaults(func=_export)
 
 
@@ -115,6 +121,9 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"--models is only for preferences and edges, not {kind}, which have every label.")
     if args.wrong and kind in ("ratings", "labels", "history", "jsonl"):
         raise ConfigError(f"--wrong is only for preferences and edges, not {kind}, which are exported unchanged.")
+    if kind != "dataset" and (args.licence or args.push_to_hub):
+        raise ConfigError(f"--licence and --push-to-hub are for data with a card, not {kind}. Use --as dataset.")
+    _check_hub(args)
     suffixes = {"edges": (*PARQUET, ".csv"), "preferences": (*SAVE_SUFFIXES, ".csv")}.get(kind, _TABLES)
     if kind == "dataset":
         _check_new_folder(args.out)
@@ -123,6 +132,19 @@ def _export(args: argparse.Namespace) -> int:
     with open_store(args.db) as store:
         _write(store, store.project(args.project), kind, args)
     return 0
+
+
+def _check_hub(args: argparse.Namespace) -> None:
+    if args.public and not args.push_to_hub:
+        raise ConfigError("--public is about a data set on the hub: add --push-to-hub NAME, or omit it.")
+    if args.licence:
+        from popmargin.label.export.data_card import check_licence
+
+        check_licence(args.licence)
+    if args.push_to_hub:
+        from popmargin.label.export.hub_push import check_name
+
+        check_name(args.push_to_hub)
 
 
 def _check_new_folder(path: Path) -> None:
@@ -170,6 +192,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
         print(f"wrote {counted(len(edges), 'edge')} to {args.out}")
     elif kind in ("preferences", "dataset"):
         strengths = None if args.strengths is None else read_strengths(args.strengths)
+        card = ""
         prefs = preferences_of(
             store,
             project,
@@ -184,8 +207,10 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             adjudication=args.adjudication,
         )
         if kind == "dataset":
+            card = _card(store, project, prefs, args)
             with whole_folder(args.out) as partial:
                 prefs.dataset.save_to_disk(str(partial))
+                (partial / "README.md").write_text(card, encoding="utf-8")
         elif in_cells:
             table: Any = prefs.dataset.with_format("arrow")[:]
             held = [name for name in prefs.columns if name in TEXT_COLUMNS or table[name].null_count < len(table)]
@@ -194,6 +219,10 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             prefs.save(args.out)
         step = prefs.report.step(f"preferences of {project.name}", prefs.report.notes)
         print("\n".join([*step.lines(), f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
+        if args.push_to_hub:
+            from popmargin.label.export.hub_push import push
+
+            print(f"pushed to {push(prefs, card, args.push_to_hub, public=args.public)}")
     elif kind == "ratings":
         ratings, step = rated_responses(store, project, without=args.without, adjudication=args.adjudication)
         guarded = save_labels(ratings, args.out, formulas=formulas)
@@ -206,3 +235,12 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
         print(f"wrote {counted(labels.num_rows, 'revision' if kind == 'history' else 'label')} to {args.out}")
     if guarded:
         print(said(guarded))
+
+
+def _card(store: Any, project: Any, prefs: Any, args: argparse.Namespace) -> str:
+    """The data card, with the options that change what is exported."""
+    from popmargin.label.export.data_card import UNKNOWN, data_card
+
+    named = ("wrong", "unrated", "unjudged", "votes", "models", "adjudication")
+    options = {name: value for name in named if (value := getattr(args, name))}
+    return data_card(store, project, prefs, licence=args.licence or UNKNOWN, without=args.without, options=options)
