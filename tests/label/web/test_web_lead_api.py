@@ -1,6 +1,7 @@
 """The lead's API: tokens that may read or change, and what a lead does in a month of labelling."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,14 @@ def test_tokens_on_the_command_line(site: Site, tmp_path: Path, capsys: pytest.C
     assert "Did you mean 'ci'?" in capsys.readouterr().err
     assert main(["label", "token", "revoke", "ci", *db]) == 0
     assert client.get("/api/lead/projects").status_code == 401
+
+
+def test_every_route_is_documented(site: Site) -> None:
+    """docs/api.md names each path and method of the schema, and no others."""
+    text = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
+    named = set()
+    for methods, path in re.findall(r"^\| `((?:GET|POST|PUT|PATCH|DELETE)(?:`, `PUT)?) (/\S+)` \|", text, re.M):
+        whole = path if path.startswith("/api/") else f"/api/lead{path}"
+        named |= {(method, whole) for method in re.findall("[A-Z]+", methods)}
+    paths = client_of(site, "read").get("/api/lead/openapi.json").json()["paths"]
+    assert named == {(method.upper(), path) for path, methods in paths.items() for method in methods}

@@ -122,6 +122,8 @@ def _agreement(kinds: list[KindAgreement]) -> str:
 
 
 def _annotators(annotators: list[AnnotatorQuality]) -> str:
+    if not annotators:
+        return "Nobody has labelled anything yet."
     rows = ["| annotator | labels | median seconds | agrees with most others | known answers right |", "|" + "---|" * 5]
     people = 0
     for one in sorted(annotators, key=lambda one: (one.kind != "person", -one.labels, one.name)):
@@ -139,7 +141,7 @@ def _how(store: LabelStore, project: Project, without: Collection[str], options:
     made, today = f"{project.created_at:%Y-%m-%d}", f"{datetime.now(UTC):%Y-%m-%d}"
     left = f"those of {counted(discarded, 'discarded annotator')} and {counted(len(set(without)), 'other')}"
     lines = [
-        f"- question: {_ASKED[store.first_kind(project.id) or 'preference']}; better means {project.wording!r}",
+        f"- question: {_ASKED[store.first_kind(project.id) or 'preference']}; wording: {_line(project.wording)}",
         f"- people for each item: {project.overlap}; repeated to the same person: {project.repeat_share:.0%}",
         f"- labels left out: {left}",
         f"- project made {made}, exported {today} with popmargin {version('popmargin')}",
