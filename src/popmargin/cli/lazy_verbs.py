@@ -2,7 +2,7 @@
 
 import argparse
 import importlib
-from collections.abc import ItemsView, Mapping, ValuesView
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -11,7 +11,8 @@ class LazyVerbs(argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsa
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.choices = self._name_parser_map = _Loaded(self)
+        self._loaded = _Loaded(self)
+        self.choices = self._name_parser_map = self._loaded
 
     def promise(self, summaries: Mapping[str, str], module: str) -> None:
         """List verbs; the module `module.format(verb)`, dashes as underscores, adds the parser of one when it is named.
@@ -22,12 +23,12 @@ class LazyVerbs(argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsa
         """
         for name, summary in summaries.items():
             super().add_parser(name, help=summary)
-            self.choices.promised[name] = (module.format(name.replace("-", "_")), summary)
+            self._loaded.promised[name] = (module.format(name.replace("-", "_")), summary)
 
     def add_parser(self, name: str, **kwargs: Any) -> Any:
         """The parser of a promised verb, which its module fills."""
-        dict.pop(self.choices, name)
-        _, summary = self.choices.promised.pop(name)
+        self._loaded.pop(name)
+        _, summary = self._loaded.promised.pop(name)
         kwargs.setdefault("description", f"{summary[0].upper()}{summary[1:]}.".replace("%", "%%"))
         return super().add_parser(name, **kwargs)
 
@@ -45,8 +46,8 @@ class _Loaded(dict[str, Any]):
             importlib.import_module(self.promised[name][0]).add_parser(self.action)
         return super().__getitem__(name)
 
-    def items(self) -> ItemsView[str, Any]:
+    def items(self) -> Any:
         return {name: self[name] for name in list(self)}.items()
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> Any:
         return dict(self.items()).values()

@@ -263,7 +263,8 @@ def as_dataset(table: Any, features: Mapping[str, Any], fingerprint: str | None 
     known = datasets.Features({name: features.get(name, inferred[name]) for name in table.column_names})
     table = table.replace_schema_metadata(known.arrow_schema.metadata)
     # Not imported by name: a part imported before the lazy whole would be there twice, with two classes of tables.
-    return datasets.Dataset(datasets.table.InMemoryTable(table), fingerprint=fingerprint or uuid.uuid4().hex)
+    whole: Any = datasets
+    return whole.Dataset(whole.table.InMemoryTable(table), fingerprint=fingerprint or uuid.uuid4().hex)
 
 
 _RANGES = {"soft_label": (0.0, 1.0), "weight": (0.0, np.inf)}

@@ -103,6 +103,19 @@ def test_refusals(site: Site, method: str, path: str, body: Any, status: int, sa
     assert [found.name for found in site.store.projects()] == ["demo"]
 
 
+def test_bad_rows_are_told(site: Site) -> None:
+    rows = [*rows_of(2), {"id": "bad", "prompt": "?", "chosen": "same", "rejected": "same"}]
+    lead, new = client_of(site), {"name": "some", "kind": "preference"}
+    refused = lead.post("/api/lead/projects", json=new | {"rows": rows})
+    assert refused.status_code == 409 and "rows.jsonl:3, column" in refused.json()["error"]
+    assert "drop_bad_rows" in refused.json()["error"] and "--" not in refused.json()["error"]
+    made = lead.post("/api/lead/projects", json=new | {"rows": rows, "drop_bad_rows": True})
+    said = made.json()["said"]
+    assert (
+        made.status_code == 201 and said[0].startswith("3 in = 2 kept") and any("rows.jsonl:3" in line for line in said)
+    )
+
+
 def test_rows_may_be_many_and_pages_may_not(site: Site) -> None:
     """A lead sends more than a form may; others do not."""
     row = rows_of(1)[0] | {"chosen": "x" * (2 << 20)}

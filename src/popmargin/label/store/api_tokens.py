@@ -45,13 +45,13 @@ class ApiTokens:
             )
         except IntegrityError as error:
             raise DataError(f"There is already a token '{name}'. Choose another name, or revoke that one.") from error
-        return ApiToken(**row._mapping), token
+        return ApiToken(**row._asdict()), token
 
     def all(self) -> list[ApiToken]:
         """All tokens, oldest first."""
         with self._database.read() as connection:
             rows = connection.execute(select(*_COLUMNS).order_by(api_token.c.id)).all()
-        return [ApiToken(**row._mapping) for row in rows]
+        return [ApiToken(**row._asdict()) for row in rows]
 
     def revoke(self, name: str) -> None:
         """End a token at once.
@@ -67,4 +67,4 @@ class ApiTokens:
         """Whose token this is; None if it is nobody's."""
         with self._database.read() as connection:
             found = connection.execute(select(*_COLUMNS).where(api_token.c.token == digest_of(token))).one_or_none()
-        return None if found is None else ApiToken(**found._mapping)
+        return None if found is None else ApiToken(**found._asdict())

@@ -100,7 +100,7 @@ class Webhooks:
                 select(webhook_event).where(webhook_event.c.webhook == number).order_by(webhook_event.c.id).limit(most)
             ).all()
             events = [Event(id=one.id, event=one.event, body=one.body, created_at=one.created_at) for one in waiting]
-            return Webhook(**row._mapping, waiting=len(events)), events
+            return Webhook(**row._asdict(), waiting=len(events)), events
 
         return self._database.write(claim)
 
@@ -215,7 +215,7 @@ def _of(connection: Connection, number: int) -> Webhook | None:
     if row is None:
         return None
     waiting = select(func.count()).select_from(webhook_event).where(webhook_event.c.webhook == row.id)
-    return Webhook(**row._mapping, waiting=connection.execute(waiting).scalar_one())
+    return Webhook(**row._asdict(), waiting=connection.execute(waiting).scalar_one())
 
 
 def _remove(connection: Connection, number: int) -> None:

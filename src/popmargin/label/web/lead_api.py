@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from popmargin.data.questions import Kind
 from popmargin.data.schema import Preferences
+from popmargin.data.validate import describe_problems
 from popmargin.label.projects.append import append_rows
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.projects.reach import out_of_reach
@@ -278,8 +279,9 @@ def _named(request: Request, project: Project, number: int) -> Annotator:
 
 def _told(data: Preferences) -> list[str]:
     """The account of reading the rows, and the rows that cannot be used."""
-    problems = [f"row {one.row}: {one.message}" for one in data.report.problems[:20]]
-    return [data.report.step().arithmetic, *problems, *data.report.notes]
+    problems = data.report.problems
+    named = describe_problems(problems, limit=20).splitlines() if problems else []
+    return [data.report.step().arithmetic, *named, *data.report.notes]
 
 
 def _project(request: Request, found: Project) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from typing import Any
 from popmargin.data.load import load_preferences
 from popmargin.data.pairs import Pairing
 from popmargin.data.schema import Preferences
+from popmargin.data.validate import DROP_HINT
 from popmargin.errors import DataError
 
 _NAME = "rows.jsonl"
+_HINT = 'To leave unusable rows out and have them reported, send "drop_bad_rows": true.'
 
 
 def rows_as_preferences(rows: Sequence[Mapping[str, Any]], *, pairs: Pairing, drop_bad: bool) -> Preferences:
@@ -33,4 +35,5 @@ def rows_as_preferences(rows: Sequence[Mapping[str, Any]], *, pairs: Pairing, dr
                 path, pairs=pairs, ties="keep", unlabelled="ring", bad_rows="drop" if drop_bad else "error"
             )
         except DataError as error:
-            raise DataError(str(error).replace(str(path), _NAME)) from error
+            said = str(error).replace(str(path), _NAME).replace(DROP_HINT, _HINT)
+            raise DataError(said) from error
