@@ -134,7 +134,7 @@ class AnnotatorStore:
         Raises:
             DataError: as for `give`; nothing is changed then.
         """
-        return self._database.write(lambda connection: offers.move(connection, annotator, to, items))
+        return self._database.write(lambda connection: offers.reassign(connection, annotator, to, items))
 
     def free_runs(self, project: int, items: Collection[int]) -> list[list[int]]:
         """Some items that want labels and were given to nobody, in runs of a chain, or one by one."""

@@ -126,7 +126,7 @@ def take_back(connection: Connection, who: int, numbers: Sequence[int] | None) -
     return back
 
 
-def move(connection: Connection, who: int, to: int, numbers: Sequence[int] | None) -> Given:
+def reassign(connection: Connection, who: int, to: int, numbers: Sequence[int] | None) -> Given:
     """Give what one person was given, and has neither answered nor open, to another."""
     mine = select(item.c.id).join_from(offer, item, item.c.id == offer.c.item)
     reserved = set(connection.execute(mine.where(offer.c.annotator == who, item.c.reserved)).scalars())
