@@ -65,7 +65,7 @@ def test_the_card_says_what_was_exported_without_names(
         "- annotators: 2 people, 0 models",
         "| which of two responses is better | 4 | 4 | ",
         "75.0% [",
-        "those of 1 discarded annotator and 0 others",
+        "those of 1 discarded annotator and 0 others; labels that count less: those of 0 annotators",
         "~~~~markdown\nBe ~~~brief~~~.\n~~~~",
         "| person 1 | 4 | 4.0 |",
         "| `soft_label` | double | ",

@@ -8,6 +8,7 @@ VERBS = {
     "import": "create a project from preferences",
     "import-labels": "add labels that people gave elsewhere, with name and time",
     "ask": "choose the next comparisons from the labels so far and add them",
+    "assign": "give items to a person, move them to another, or take them back",
     "status": "show the progress of projects and annotators",
     "annotators": "manage annotators",
     "guidelines": "show a project's guidelines, or change them",

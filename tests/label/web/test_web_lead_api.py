@@ -62,6 +62,8 @@ def test_a_lead_does_everything_over_http(site: Site) -> None:
     kept = pq.read_table(io.BytesIO(lead.get(f"{place}/export/preferences.parquet").content))
     assert kept["id"].to_pylist() == preferences_of(site.store, site.store.project("month")).ids
     assert len(lead.get(f"{place}/export/history.jsonl?adjudication=ignore").text.splitlines()) == 11
+    lighter = lead.patch(f"{place}/annotators/{people['anna']['id']}", json={"weight": 0.5}).json()
+    assert lighter["weight"] == 0.5 and lead.get(place).json()["changes"][-1]["who"] == "token lead"
     assert lead.patch(place, json={"overlap": 1, "state": "paused"}).json()["state"] == "paused"
     assert lead.delete(f"{place}/annotators/{people['anna']['id']}").json()["name"] == "person 1"
 

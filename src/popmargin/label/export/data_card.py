@@ -137,13 +137,14 @@ def _annotators(annotators: list[AnnotatorQuality]) -> str:
 
 
 def _how(store: LabelStore, project: Project, without: Collection[str], options: Mapping[str, object]) -> str:
-    discarded = sum(who.discarded for who in store.annotators(project.id))
+    known = store.annotators(project.id)
+    discarded, lighter = sum(who.discarded for who in known), sum(who.weight != 1 for who in known)
     made, today = f"{project.created_at:%Y-%m-%d}", f"{datetime.now(UTC):%Y-%m-%d}"
     left = f"those of {counted(discarded, 'discarded annotator')} and {counted(len(set(without)), 'other')}"
     lines = [
         f"- question: {_ASKED[store.first_kind(project.id) or 'preference']}; wording: {_line(project.wording)}",
         f"- people for each item: {project.overlap}; repeated to the same person: {project.repeat_share:.0%}",
-        f"- labels left out: {left}",
+        f"- labels left out: {left}; labels that count less: those of {counted(lighter, 'annotator')}",
         f"- project made {made}, exported {today} with popmargin {version('popmargin')}",
         *(f"- `{name}`: {value}" for name, value in options.items()),
     ]

@@ -19,7 +19,7 @@ from popmargin.label.store.records import Annotator, Project, ProjectState
 from popmargin.label.web.forms import Name, RowId, Words
 from popmargin.label.web.json_api import Refusal
 from popmargin.label.web.posted_rows import rows_as_preferences
-from popmargin.label.web.security import LEAD, Lead
+from popmargin.label.web.security import LEAD, Program
 from popmargin.label.web.view import session_of, store_of
 
 _bearer = HTTPBearer(auto_error=False, description="A token from `popmargin label token add NAME`.")
@@ -41,7 +41,7 @@ def owner_of(request: Request) -> str:
         HTTPException: 403, a change with a token that may only read.
     """
     session = session_of(request)
-    assert isinstance(session, Lead)  # the guard lets nobody else through
+    assert isinstance(session, Program)  # the guard lets nobody else through
     if session.owner.role != "lead" and request.method not in ("GET", "HEAD"):
         raise HTTPException(403, f"The token '{session.owner.name}' may only read. Nothing was changed.")
     return f"token {session.owner.name}"
@@ -123,6 +123,7 @@ class AnnotatorChange(_Body):
     discarded: Annotated[bool | None, Field(description="only true")] = None
     adjudicator: bool | None = None
     quota: Annotated[int | None, Field(ge=-1)] = None
+    weight: Annotated[float | None, Field(description="how much each of their labels counts, up to 1")] = None
     held: Annotated[bool | None, Field(description="only false")] = None
 
 
@@ -233,6 +234,8 @@ def change_annotator(request: Request, project: RowId, annotator: RowId, wanted:
         store.set_adjudicator(who.id, wanted.adjudicator)
     if wanted.quota is not None:
         store.set_quota(who.id, None if wanted.quota < 0 else wanted.quota)
+    if wanted.weight is not None:
+        store.set_weight(who.id, wanted.weight, who=owner_of(request))
     if wanted.held is False:
         store.let_in(who.id)
     return _annotator(request, found, _named(request, found, annotator))
@@ -309,6 +312,6 @@ def _project(request: Request, found: Project) -> dict[str, Any]:
 
 def _annotator(request: Request, project: Project, who: Annotator) -> dict[str, Any]:
     progress = store_of(request).progress(project.id, who.id)
-    names = ("id", "name", "kind", "active", "discarded", "held", "adjudicator", "quota", "guidelines_seen")
+    names = ("id", "name", "kind", "active", "discarded", "held", "adjudicator", "quota", "weight", "guidelines_seen")
     own = ("own_done", "own_skipped", "own_left")
     return {name: getattr(who, name) for name in names} | {name: getattr(progress, name) for name in own}

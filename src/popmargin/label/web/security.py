@@ -73,6 +73,14 @@ class Person(Session):
 
 @dataclass(frozen=True)
 class Lead(Session):
+    """The session of somebody who leads projects: sees the admin pages of these, and of no others."""
+
+    name: str
+    projects: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Program(Session):
     """The session of a program that uses the lead's API."""
 
     owner: ApiToken
@@ -97,10 +105,18 @@ class Sessions:
         found = [person for token in tokens if (person := self.annotator(token)) is not None]
         return list({person.project.id: person for person in found}.values())
 
-    def lead(self, token: str) -> Lead | None:
+    def program(self, token: str) -> Program | None:
         """The session of a token of the lead's API."""
         found = self.store.api_tokens.of(token) if token else None
-        return None if found is None else Lead(token, found)
+        return None if found is None else Program(token, found)
+
+    def lead(self, tokens: Sequence[str]) -> Lead | None:
+        """The session of annotators' tokens whose people lead their projects."""
+        leads = [person for person in self.people(tokens) if person.annotator.lead]
+        if not leads:
+            return None
+        token = JOIN.join(person.token for person in leads)
+        return Lead(token, leads[-1].annotator.name, frozenset(person.project.id for person in leads))
 
     def admin(self, token: str) -> Session | None:
         """The session of the admin's token."""
@@ -157,11 +173,12 @@ class Guard:
     def _session(self, path: str, number: int | None, headers: Headers) -> Session | None:
         if path == "/api" or path.startswith("/api/"):
             scheme, _, token = headers.get("authorization", "").partition(" ")
-            find = self.sessions.lead if _of_lead(path) else self.sessions.annotator
+            find = self.sessions.program if _of_lead(path) else self.sessions.annotator
             return find(token.strip()) if scheme.lower() == "bearer" else None
         cookies = cookie_parser(headers.get("cookie", ""))
         if path == "/admin" or path.startswith("/admin/"):
-            return self.sessions.admin(cookies.get(cookie_name("admin", headers), ""))
+            admin = self.sessions.admin(cookies.get(cookie_name("admin", headers), ""))
+            return admin or self.sessions.lead(tokens_of(cookies, headers))
         tokens = tokens_of(cookies, headers)
         if number is None:
             people = self.sessions.people(tokens)
