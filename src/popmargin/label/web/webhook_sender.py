@@ -29,7 +29,7 @@ def signature(secret: str, moment: int, body: bytes) -> str:
 
     Example:
         >>> signature("secret", 1700000000, b"{}")[:31]
-        't=1700000000,v1=14bbb9b9c7b9d9e'
+        't=1700000000,v1=b8569b78799ff9e'
     """
     digest = hmac.new(secret.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={moment},v1={digest}"
