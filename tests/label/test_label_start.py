@@ -78,6 +78,7 @@ def test_no_command_loads_more_than_it_needs(tmp_path: Path) -> None:
         ],
         "report": ["--out", str(tmp_path / "report.html")],
         "annotators list": [],
+        "annotators weight": ["ann", "--to", "0.5"],
     }
     commands = []
     for name in MAY_LOAD:
