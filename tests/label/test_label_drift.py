@@ -58,6 +58,20 @@ def test_agreement_that_falls_is_told_with_its_size() -> None:
     assert "Agreement with the others falls by 74 points" in drift_sentences(found)[0]
 
 
+def test_days_have_their_own_figures() -> None:
+    """A day of agreement, then one of none by people who are twice as fast; midnight is UTC's."""
+    rows = pairs([True] * 20 + [False] * 10)
+    night = START + timedelta(hours=23, minutes=30)
+    for number, row in enumerate(rows):
+        row |= {"created_at": night + timedelta(minutes=number * 0.75), "seconds": 10.0 if number < 40 else 5.0}
+    found = drift_of(table(rows))
+    assert found is not None and len(found.blocks) == 1
+    told = [(one.day, one.labels, one.people, one.agreement.estimate, one.seconds.estimate) for one in found.days]
+    assert told == [("2026-01-01", 40, 2, 1.0, 10.0), ("2026-01-02", 20, 2, 0.0, 5.0)]
+    same_day = drift_of(table(pairs([True] * 20)))
+    assert same_day is not None and same_day.days == []
+
+
 def test_no_trend_is_told_where_there_is_none() -> None:
     """Under no change, p is below 0.05 in about one of twenty."""
     low = 0

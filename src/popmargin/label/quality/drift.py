@@ -1,11 +1,11 @@
-"""How labels change over time: agreement and seconds by blocks of labels, and a test of their trends.
+"""How labels change over time: agreement and seconds by blocks of labels and by day, and a test of their trends.
 
 Axis suffixes: L labels, N items, K verdicts, C summed columns.
 """
 
 import math
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -42,11 +42,30 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Day:
+    """People's labels of one day.
+
+    Attributes:
+        day: in UTC, such as 2026-01-31.
+        labels: how many.
+        people: of how many.
+        agreement, seconds: as of a block.
+    """
+
+    day: str
+    labels: int
+    people: int
+    agreement: Interval
+    seconds: Interval
+
+
+@dataclass(frozen=True)
 class Drift:
     """People's labels in the order in which they were given.
 
     Attributes:
         blocks: of a hundred labels, or several hundred.
+        days: on which somebody labelled; empty if that was one day.
         agreement: change from the first to the last label, on a straight line; p of no change.
         seconds: last median as a multiple of the first, within people, on a straight line of logarithms; p of 1.
     """
@@ -54,6 +73,7 @@ class Drift:
     blocks: list[Block]
     agreement: Interval
     seconds: Interval
+    days: list[Day] = field(default_factory=list[Day])
 
 
 def drift_of(labels: Any) -> Drift | None:
@@ -75,13 +95,35 @@ def drift_of(labels: Any) -> Drift | None:
     blocks: list[Block] = []
     for first in range(0, own.num_rows, size):
         part = slice(first, min(first + size, own.num_rows))
-        timed = ~np.isnan(seconds_L[part])
-        median = UNDEFINED
-        if timed.any():
-            median = median_interval(seconds_L[part][timed], item_L[part][timed].tolist())
-        agreement = share_of_sums(_by_item(item_L[part], hits_L2[part]))
-        blocks.append(Block(first + 1, part.stop, starts[first], agreement, median))
-    return Drift(blocks, _trend(item_L, time_L, hits_L2), _pace(own, item_L, time_L, seconds_L))
+        blocks.append(Block(first + 1, part.stop, starts[first], *_figures(item_L, hits_L2, seconds_L, part)))
+    days = _days(own, starts, item_L, hits_L2, seconds_L)
+    return Drift(blocks, _trend(item_L, time_L, hits_L2), _pace(own, item_L, time_L, seconds_L), days)
+
+
+def _days(
+    own: Any, starts: list[datetime], item_L: np.ndarray, hits_L2: np.ndarray, seconds_L: np.ndarray
+) -> list[Day]:
+    """The days in UTC, of labels in the order of their times."""
+    day_L = np.array([start.astimezone(UTC).date().isoformat() for start in starts])
+    who_L = np.array(own["annotator"].to_pylist())
+    names, first_D = np.unique(day_L, return_index=True)
+    if len(names) == 1:
+        return []
+    days: list[Day] = []
+    for name, first, stop in zip(names.tolist(), first_D, [*first_D[1:], len(day_L)], strict=True):
+        part = slice(first, stop)
+        figures = _figures(item_L, hits_L2, seconds_L, part)
+        days.append(Day(name, int(stop - first), len(np.unique(who_L[part])), *figures))
+    return days
+
+
+def _figures(item_L: np.ndarray, hits_L2: np.ndarray, seconds_L: np.ndarray, part: slice) -> tuple[Interval, Interval]:
+    """Agreement and median seconds of some labels."""
+    timed = ~np.isnan(seconds_L[part])
+    median = UNDEFINED
+    if timed.any():
+        median = median_interval(seconds_L[part][timed], item_L[part][timed].tolist())
+    return share_of_sums(_by_item(item_L[part], hits_L2[part])), median
 
 
 def _hits(own: Any, item_L: np.ndarray) -> np.ndarray:
