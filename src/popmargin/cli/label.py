@@ -24,6 +24,7 @@ from popmargin.cli.gold_options import lease_seconds, read_gold
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.cli.weights import add_weights, weights_of
+from popmargin.data.column_names import column_names
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.data.schema import TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, counted
@@ -103,6 +104,12 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="for kind preference: ask by how much the better response is better, in the same key press (default: ask)",
     )
+    parser.add_argument(
+        "--show",
+        type=column_names,
+        metavar="COLUMN,…",
+        help="columns of the data that people see with a task, such as stance,source (default: none)",
+    )
     parser.add_argument("--overlap", type=int, help="people per item (default: 1)")
     parser.add_argument("--repeat-share", type=float, help="share of items repeated to the same annotator (default: 0)")
     parser.add_argument("--lease-minutes", type=float, help="how long an item is reserved (default: 30)")
@@ -134,6 +141,7 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "guidelines": guidelines,
         "wording": args.wording,
         "grades": args.grades,
+        "shown": args.show,
     }
 
 

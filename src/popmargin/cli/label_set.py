@@ -8,6 +8,7 @@ from typing import Any
 
 from popmargin.cli.gold_options import lease_seconds, read_gold
 from popmargin.cli.store_options import add_store_arguments, user
+from popmargin.data.column_names import column_names
 from popmargin.errors import ConfigError, counted
 from popmargin.label.store.address import open_store
 
@@ -33,6 +34,9 @@ def add_parser(verbs: Any) -> None:
         help="paused: no tasks are given out; archived: nothing changes, and the project is on no list",
     )
     parser.add_argument("--votes", choices=("shown", "hidden"), help="whether adjudicators see what others say")
+    parser.add_argument(
+        "--show", type=column_names, metavar="COLUMN,…", help="columns that people see with a task; '' for none"
+    )
     gold = parser.add_mutually_exclusive_group()
     gold.add_argument("--gold", type=Path, metavar="FILE", help="known answers to add or change, as of label import")
     gold.add_argument("--no-gold", type=Path, metavar="FILE", help="items whose answer is not known after all")
@@ -49,6 +53,7 @@ def _set(args: argparse.Namespace) -> int:
         "passing": args.passing,
         "state": args.state,
         "votes_hidden": None if args.votes is None else args.votes == "hidden",
+        "shown": args.show,
     }
     settings = {name: value for name, value in given.items() if value is not None}
     for name in ("training", "passing"):
@@ -93,5 +98,6 @@ def _gold(store: Any, project: Any, file: Path, *, remove: bool) -> str:
 
 def _text(value: object) -> str:
     """A value on one short line."""
+    value = ", ".join(value) if isinstance(value, tuple) else value
     text = "none" if value in (None, "") else " ".join(str(value).split())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -25,9 +25,10 @@ SIDES: tuple[Side, ...] = get_args(Side)
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceText:
-    """One preference, to be shown."""
+    """One preference, to be shown; `columns` are names and values of its other columns that people see with it."""
 
     id: str
     prompt: Text
     chosen: Text
     rejected: Text
+    columns: tuple[tuple[str, str], ...] = ()

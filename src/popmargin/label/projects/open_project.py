@@ -53,8 +53,8 @@ def open_project(
         scale: ratings go from 1 to this; 5.
         seed: of the pairs, and of the project; 0.
         say: called with lines about what was done.
-        settings: of `LabelStore.create_project`: overlap, lease_seconds, repeat_share, wording, grades (by default of
-            kind "preference"), and guidelines (by default those of the kind).
+        settings: of `LabelStore.create_project`: overlap, lease_seconds, repeat_share, wording, shown, grades (by
+            default of kind "preference"), and guidelines (by default those of the kind).
 
     Raises:
         DataError: no such project and no data, pairs or gold that are not in the data, gold without an answer, or

@@ -14,6 +14,7 @@ from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store import assign, items
 from popmargin.label.store.answers import clean
 from popmargin.label.store.records import ANNOTATOR_KINDS, Annotator, Project
+from popmargin.label.store.shown_columns import load_names
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, project, project_change
 
 NAME_CHARACTERS = 200
@@ -253,7 +254,7 @@ def project_of(row: Any) -> Project:
         "state": row.state or "open",
         "votes_hidden": bool(row.votes_hidden),
     }
-    values |= {"wording": row.wording or "better", "grades": bool(row.grades)}
+    values |= {"wording": row.wording or "better", "grades": bool(row.grades), "shown": load_names(row.shown)}
     return Project(**values)
 
 

@@ -14,9 +14,10 @@ from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.changes import log_change
 from popmargin.label.store.items import EVERYBODY, check_settings
 from popmargin.label.store.records import STATES
+from popmargin.label.store.shown_columns import check_shown, dump_names, stored_names
 from popmargin.label.store.sql_tables import annotator, assignment, item, project
 
-CHANGEABLE = ("overlap", "repeat_share", "lease_seconds", "training", "passing", "state", "votes_hidden")
+CHANGEABLE = ("overlap", "repeat_share", "lease_seconds", "training", "passing", "state", "votes_hidden", "shown")
 """Settings of a project that `LabelStore.change` takes."""
 _PART = 1000
 
@@ -35,6 +36,9 @@ def change_settings(connection: Connection, found: Any, values: Mapping[str, Any
         ConfigError: a setting out of range, or a share to pass without training items.
     """
     check_settings(**values)
+    if "shown" in values:
+        check_shown(values["shown"], stored_names(connection, found.id), f"Project '{found.name}'")
+        values = {**values, "shown": dump_names(values["shown"])}
     if values.get("state", "open") not in STATES:
         raise ConfigError(f"state is {values['state']!r}. {did_you_mean(str(values['state']), STATES)}")
     before = {name: getattr(found, name) for name in values} | {"state": found.state or "open"}

@@ -334,11 +334,12 @@ def some_texts(connection: Connection, number: int, most: int) -> dict[str, Pref
     return {key: preference_text(key, *values) for key, *values in rows}
 
 
-def preference_text(key: str, prompt: str, chosen: str, rejected: str) -> PreferenceText:
-    """The record of stored texts."""
-    return PreferenceText(
-        id=key, prompt=json.loads(prompt), chosen=json.loads(chosen), rejected=json.loads(rejected)
-    )  # fmt: skip
+def preference_text(
+    key: str, prompt: str, chosen: str, rejected: str, columns: tuple[tuple[str, str], ...] = ()
+) -> PreferenceText:
+    """The record of stored texts, with columns that are shown beside them."""
+    texts = {"prompt": json.loads(prompt), "chosen": json.loads(chosen), "rejected": json.loads(rejected)}
+    return PreferenceText(id=key, **texts, columns=columns)
 
 
 def preference_columns(connection: Connection, number: int) -> dict[str, list[Any]]:

@@ -1,6 +1,6 @@
 """The projects of a label store: creating and finding them, and changing them while people label."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -15,6 +15,7 @@ from popmargin.label.store.answers import clean
 from popmargin.label.store.changes import changes, log_change
 from popmargin.label.store.missing_log import missing_part
 from popmargin.label.store.records import Change, Project
+from popmargin.label.store.shown_columns import dump_names
 
 
 class ProjectStore(AnnotatorStore):
@@ -39,6 +40,7 @@ class ProjectStore(AnnotatorStore):
         passing: float | None = None,
         wording: str = "better",
         grades: bool = False,
+        shown: Sequence[str] = (),
     ) -> Project:
         """A new project.
 
@@ -54,6 +56,7 @@ class ProjectStore(AnnotatorStore):
             passing: share of these to get right; who does not waits for the lead.
             wording: what the better response is more of, as a comparative: "better", "more convincing".
             grades: an answer about two responses says by how much one is better.
+            shown: columns of the data that people see with a task.
 
         Raises:
             ConfigError: a setting out of range.
@@ -70,6 +73,7 @@ class ProjectStore(AnnotatorStore):
             "guidelines": clean(guidelines),
             "wording": clean(wording.strip()),
             "grades": grades,
+            "shown": dump_names(shown),
             "created_at": self._clock(),
         }
         try:

@@ -40,6 +40,7 @@ class Project:
         votes_hidden: adjudicators decide without seeing the votes.
         wording: what the better response is more of, as a comparative: "better", "more convincing".
         grades: whether an answer about two responses says by how much one is better.
+        shown: columns of the data that people see with a task.
     """
 
     id: int
@@ -63,6 +64,7 @@ class Project:
     votes_hidden: bool = False
     wording: str = "better"
     grades: bool = False
+    shown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0014"
+REVISION = "0030"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -104,6 +104,8 @@ project = Table(
     Column("state", String(20)),
     # Whether adjudicators decide without seeing the votes; null means no.
     Column("votes_hidden", Boolean),
+    # A JSON list of columns of the data that are shown with a task; null: none.
+    Column("shown", Text),
     Column("created_at", UtcDateTime, nullable=False),
 )
 

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.background import BackgroundTask
 
+from popmargin.data.column_names import column_names
 from popmargin.label.export.label_files import save_labels
 from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of
 from popmargin.label.projects.reach import out_of_reach
 from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.records import Annotator, Project, ProjectState
-from popmargin.label.web.forms import Name, RowId, Words
+from popmargin.label.web.forms import Name, Note, RowId, Words
 from popmargin.label.web.view import page, store_of
 
 router = APIRouter(prefix="/admin")
@@ -69,9 +70,11 @@ def set_settings(
     passing_percent: Annotated[float, Form(allow_inf_nan=False)] = 0.0,
     state: Annotated[ProjectState, Form()] = "open",
     votes_hidden: Annotated[bool, Form()] = False,
+    shown: Annotated[Note | None, Form()] = None,
 ) -> RedirectResponse:
     """Change settings; what is open is planned again, and labels stay."""
     found = _project(request, project)
+    names = {} if shown is None else {"shown": column_names(shown)}
     store_of(request).change(
         found.id,
         who=ADMIN,
@@ -82,6 +85,7 @@ def set_settings(
         passing=passing_percent / 100 if training and passing_percent else None,
         state=state,
         votes_hidden=votes_hidden,
+        **names,
     )
     return _back(request, found)
 

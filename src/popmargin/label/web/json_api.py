@@ -66,10 +66,11 @@ class ResponseOut(BaseModel):
 
 
 class SideOut(BaseModel):
-    """One side of the screen."""
+    """One side of the screen; `columns` are those of the data that the project shows, by name."""
 
     prompt: str | list[dict[str, str]]
     responses: list[ResponseOut]
+    columns: dict[str, str]
 
 
 class Task(BaseModel):
@@ -234,7 +235,7 @@ def _side(side: Side, root: str) -> SideOut:
     responses = [
         ResponseOut(text=_text(r.text), preferred=r.preferred, image=_image(r.image, root)) for r in side.responses
     ]
-    return SideOut(prompt=_text(side.prompt), responses=responses)
+    return SideOut(prompt=_text(side.prompt), responses=responses, columns=dict(side.columns))
 
 
 def _image(image: ShownImage | None, root: str) -> ImageOut | None:
