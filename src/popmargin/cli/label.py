@@ -105,6 +105,11 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
         help="for kind preference: ask by how much the better response is better, in the same key press (default: ask)",
     )
     parser.add_argument(
+        "--both-bad",
+        action=argparse.BooleanOptionalAction,
+        help="for kind preference: offer the answer that both responses are bad (default: not)",
+    )
+    parser.add_argument(
         "--show",
         type=column_names,
         metavar="COLUMN,…",
@@ -142,6 +147,7 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "wording": args.wording,
         "grades": args.grades,
         "shown": args.show,
+        "both_bad": args.both_bad,
     }
 
 
@@ -246,6 +252,12 @@ def _add_export(verbs: Any) -> None:
         "them in the imported order (default: drop)",
     )
     parser.add_argument(
+        "--both-bad",
+        choices=("drop", "keep"),
+        help="preferences that most who judged them call both bad: leave them out, or keep what the others say "
+        "(default: drop); the column both_bad has the share",
+    )
+    parser.add_argument(
         "--votes",
         choices=("probability", "whole", "grades"),
         help="preferences: weight of a vote in soft_label: its confidence, always 1, or what its grade is worth, from "
@@ -326,9 +338,11 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out}: this name does not say what to export. Choose --as {', '.join(EXPORTS)}.")
     if args.aggregate and kind != "edges":
         raise ConfigError(f"--aggregate is only for edges, not {kind}.")
-    for option in ("strengths", "unrated", "unjudged", "votes"):
+    for option in ("strengths", "unrated", "unjudged", "votes", "both_bad"):
         if getattr(args, option) and kind not in ("preferences", "dataset"):
-            raise ConfigError(f"--{option} is only for preferences, not {kind}. Use --as preferences.")
+            raise ConfigError(
+                f"--{option.replace('_', '-')} is only for preferences, not {kind}. Use --as preferences."
+            )
     if args.weight and kind not in ("preferences", "dataset"):
         raise ConfigError(
             f"--weight is only for preferences (soft labels, ratings, what counts as wrong), not {kind}. For a scale, "
@@ -404,6 +418,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             wrong=args.wrong or "swap",
             unrated=args.unrated or "keep",
             unjudged=args.unjudged or "drop",
+            both_bad=args.both_bad or "drop",
             votes=args.votes or "probability",
             models=args.models or "fill",
             without=args.without,

@@ -35,6 +35,11 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--votes", choices=("shown", "hidden"), help="whether adjudicators see what others say")
     parser.add_argument(
+        "--both-bad",
+        action=argparse.BooleanOptionalAction,
+        help="offer the answer that both responses are bad, or no more",
+    )
+    parser.add_argument(
         "--show", type=column_names, metavar="COLUMN,…", help="columns that people see with a task; '' for none"
     )
     gold = parser.add_mutually_exclusive_group()
@@ -54,6 +59,7 @@ def _set(args: argparse.Namespace) -> int:
         "state": args.state,
         "votes_hidden": None if args.votes is None else args.votes == "hidden",
         "shown": args.show,
+        "both_bad": args.both_bad,
     }
     settings = {name: value for name, value in given.items() if value is not None}
     for name in ("training", "passing"):

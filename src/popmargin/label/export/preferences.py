@@ -24,6 +24,7 @@ from popmargin.data.schema import (
 )
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, counted, first_few
+from popmargin.label.export.both_bad import OnBothBad, both_bad_shares, put_both_bad, reason
 from popmargin.label.export.counting_labels import counting_labels
 from popmargin.label.export.graded_votes import calibrate_grades, graded_probabilities, mean_grades, together
 from popmargin.label.export.judged_wrong import (
@@ -59,6 +60,7 @@ def preferences_of(
     wrong: OnWrong = "swap",
     unrated: OnUnrated = "keep",
     unjudged: OnUnjudged = "drop",
+    both_bad: OnBothBad = "drop",
     votes: Votes = "probability",
     without: Collection[str] = (),
     weights: Mapping[str, float] | None = None,
@@ -79,6 +81,8 @@ def preferences_of(
             ratings empty, "drop" leaves the preference out.
         unjudged: what to do with preferences whose direction nobody gave (see `without_direction`): "drop" leaves them
             out, "keep" keeps them in the imported order. Lone responses are left out in any case.
+        both_bad: what to do with preferences that more than half of the votes call both bad: "drop" leaves them out,
+            "keep" keeps what the other votes say. The column `both_bad` has the share of such votes.
         votes: weight of a label of kind "preference", in `soft_label` and in `wrong`: "probability", its confidence (1
             if it has none); "whole", always 1; "grades", the share of right answers of its grade, as estimated by
             `calibrate_grades`.
@@ -98,7 +102,7 @@ def preferences_of(
         empty. Everything else is as imported; of images, the files are.
 
     Raises:
-        ConfigError: an unknown value of `wrong`, `unrated`, `unjudged` or `votes`.
+        ConfigError: an unknown value of `wrong`, `unrated`, `unjudged`, `both_bad` or `votes`.
         DataError: strengths of preferences that the project does not have, below 0, or not finite; a project that asks
             for ratings, and has none yet; nothing is left; no annotator of a name in `without` or `weights`; grades
             that cannot be calibrated.
@@ -107,6 +111,7 @@ def preferences_of(
     for name, value, known in (
         ("unrated", unrated, OnUnrated),
         ("unjudged", unjudged, OnUnjudged),
+        ("both_bad", both_bad, OnBothBad),
         ("votes", votes, Votes),
     ):
         if value not in get_args(known):
@@ -164,6 +169,7 @@ def preferences_of(
         for row, reason in without_direction(store, project, imported, judged).items()
         if unjudged == "drop" or reason[0] == "alone"
     }
+    bad = put_both_bad(columns, both_bad_shares(labels, weights), both_bad, out, notes)
     _tell_unjudged(store, project, columns, out, notes)
     if rated:
         ratings_decide(columns, judged)
@@ -192,6 +198,7 @@ def preferences_of(
         out |= dict.fromkeys(missing, ("unrated", "a response has no rating.", "keep it with --unrated keep."))
     if wrong == "drop":
         out |= {row: _reason(called.get(row), against.get(row)) for row in rows}
+    out |= {row: reason(share) for row, share in bad.items()}
     unsaid = sum(_unsay(columns, row) for row in range(len(columns["id"])) if row not in out)
     if unsaid:
         notes.append(

@@ -103,6 +103,11 @@ class Quality:
     adjudications: Adjudications | None = None
     stayed: CarryOver | None = None
 
+    @property
+    def both_bad(self) -> bool:
+        """Whether anybody has said that both responses are bad."""
+        return any(row.both_bad for row in self.annotators)
+
 
 def label_quality(
     labels: Any,

@@ -255,6 +255,7 @@ def project_of(row: Any) -> Project:
         "votes_hidden": bool(row.votes_hidden),
     }
     values |= {"wording": row.wording or "better", "grades": bool(row.grades), "shown": load_names(row.shown)}
+    values["both_bad"] = bool(row.both_bad)
     return Project(**values)
 
 

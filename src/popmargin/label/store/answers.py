@@ -97,6 +97,8 @@ class Answer:
             raise DataError(
                 "'wrong' is an answer about a pair of preferences; for a single preference choose 'second'."
             )
+        if self.verdict == "both_bad" and kind != "preference":
+            raise DataError(f"'both_bad' is an answer about two responses; items of kind '{kind}' do not take it.")
 
 
 def clean(words: str) -> str:
@@ -127,6 +129,10 @@ def record(
     given = own_assignment(connection, who, number)
     kind = connection.execute(select(item.c.kind).where(item.c.id == given.item)).scalar_one()
     answer.check(kind, person.scale)
+    if answer.verdict == "both_bad" and not person.both_bad:
+        raise DataError(
+            "The project does not offer the answer 'both_bad'. Offer it with: popmargin label set --both-bad."
+        )
     if seen is not None and given.state == "done" and given.revision != seen:
         raise StaleAnswerError(
             f"Assignment {number} was answered since this page was loaded (revision {given.revision}, not {seen}). "

@@ -41,6 +41,7 @@ class ProjectStore(AnnotatorStore):
         wording: str = "better",
         grades: bool = False,
         shown: Sequence[str] = (),
+        both_bad: bool = False,
     ) -> Project:
         """A new project.
 
@@ -57,6 +58,7 @@ class ProjectStore(AnnotatorStore):
             wording: what the better response is more of, as a comparative: "better", "more convincing".
             grades: an answer about two responses says by how much one is better.
             shown: columns of the data that people see with a task.
+            both_bad: an answer about two responses may be that both are bad.
 
         Raises:
             ConfigError: a setting out of range.
@@ -74,6 +76,7 @@ class ProjectStore(AnnotatorStore):
             "wording": clean(wording.strip()),
             "grades": grades,
             "shown": dump_names(shown),
+            "both_bad": both_bad,
             "created_at": self._clock(),
         }
         try:

@@ -41,6 +41,7 @@ class Project:
         wording: what the better response is more of, as a comparative: "better", "more convincing".
         grades: whether an answer about two responses says by how much one is better.
         shown: columns of the data that people see with a task.
+        both_bad: an answer about two responses may be that both are bad.
     """
 
     id: int
@@ -65,6 +66,7 @@ class Project:
     wording: str = "better"
     grades: bool = False
     shown: tuple[str, ...] = ()
+    both_bad: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

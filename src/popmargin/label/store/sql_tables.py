@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0030"
+REVISION = "0031"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -106,6 +106,8 @@ project = Table(
     Column("votes_hidden", Boolean),
     # A JSON list of columns of the data that are shown with a task; null: none.
     Column("shown", Text),
+    # Whether an answer about two responses may be that both are bad; null means no.
+    Column("both_bad", Boolean),
     Column("created_at", UtcDateTime, nullable=False),
 )
 

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
@@ -71,10 +71,12 @@ def set_settings(
     state: Annotated[ProjectState, Form()] = "open",
     votes_hidden: Annotated[bool, Form()] = False,
     shown: Annotated[Note | None, Form()] = None,
+    both_bad: Annotated[bool | None, Form()] = None,
 ) -> RedirectResponse:
     """Change settings; what is open is planned again, and labels stay."""
     found = _project(request, project)
-    names = {} if shown is None else {"shown": column_names(shown)}
+    more: dict[str, Any] = {} if shown is None else {"shown": column_names(shown)}
+    more |= {} if both_bad is None else {"both_bad": both_bad}
     store_of(request).change(
         found.id,
         who=ADMIN,
@@ -85,7 +87,7 @@ def set_settings(
         passing=passing_percent / 100 if training and passing_percent else None,
         state=state,
         votes_hidden=votes_hidden,
-        **names,
+        **more,
     )
     return _back(request, found)
 

@@ -249,7 +249,9 @@ def _task_page(request: Request, person: Person, assignment: Assignment, *, edit
         question=question_of(assignment.kind, images=images, wording=person.project.wording),
         rule=signed_rule(images=images, wording=person.project.wording) if assignment.kind == "pop" else "",
         words=words_of(assignment.kind, images=images, wording=person.project.wording),
-        buttons=buttons_of(assignment.kind, person.project.scale, grades=person.project.grades),
+        buttons=buttons_of(
+            assignment.kind, person.project.scale, grades=person.project.grades, both_bad=person.project.both_bad
+        ),
         grades=GRADES,
         present=choice_of(assignment),
         note="" if assignment.label is None else assignment.label.note,

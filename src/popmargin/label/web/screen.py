@@ -165,6 +165,10 @@ def verdict_of(choice: Choice, assignment: Assignment) -> tuple[Verdict, Wrong |
         return choice, None
     if assignment.kind == "rating":
         raise DataError(f"'{choice}' is not a rating; a task with one response takes a number or unsure.")
+    if choice == "both_bad":
+        if assignment.kind != "preference":
+            raise DataError("'both_bad' is an answer about two responses; a task with two pairs does not take it.")
+        return choice, None
     if choice in GRADED:
         if assignment.kind != "preference":
             raise DataError(f"'{choice}' says how much better a response is; a task with two pairs has no grades.")
@@ -204,8 +208,10 @@ def choice_for(assignment: Assignment, verdict: Verdict, wrong: Wrong | None) ->
     """Somebody's answer in terms of an assignment's screen."""
     if assignment.kind == "rating":
         return cast(Choice, verdict)
+    if verdict == "both_bad":
+        return verdict
     choices: tuple[Place, ...] = get_args(Place)
-    allowed = choices if assignment.kind == "pop" else choices[:4]
+    allowed = [choice for choice in choices if choice != "both_bad"] if assignment.kind == "pop" else choices[:5]
     return next((choice for choice in allowed if verdict_of(choice, assignment) == (verdict, wrong)), None)
 
 
