@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences, holds_images
 from popmargin.label.store import access, answers, assign, image_rows, items, outside_answers, queries, sql_tables
+from popmargin.label.store.browse import BrowsedItem, BrowsedPage, ItemState, browse, load_items
 from popmargin.label.store.database import Database
 from popmargin.label.store.project_store import ProjectStore
 from popmargin.label.store.records import (
@@ -172,6 +173,18 @@ class LabelStore(ProjectStore):
         """The imported preferences as columns, those of the schema and the data's own, in the order of import."""
         with self._database.read() as connection:
             return items.preference_columns(connection, project)
+
+    def browse(
+        self, project: int, *, state: ItemState | None = None, words: str = "", after: int = 0, limit: int = 50
+    ) -> BrowsedPage:
+        """Items in their order with everybody's labels, for a lead; args and errors as of `browse.browse`."""
+        with self._database.read() as connection:
+            return browse(connection, project, state=state, words=words, after=after, limit=limit)
+
+    def browsed(self, project: int, item: int) -> BrowsedItem:
+        """One item with everybody's labels. A DataError if the project does not have it."""
+        with self._database.read() as connection:
+            return load_items(connection, project, [item])[0]
 
     # Labelling
 

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0031"
+REVISION = "0032"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -245,6 +245,7 @@ assignment = Table(
     UniqueConstraint("annotator", "item", "is_repeat"),
     UniqueConstraint("annotator", "number"),
 )
+Index("ix_assignment_item", assignment.c["item"])
 Index("ix_assignment_state", assignment.c.annotator, assignment.c.state, assignment.c.number)
 LEASED = text("assignment.state = 'leased'")
 """The condition of the lease index: a database uses the index only if a query repeats it without parameters."""
@@ -280,6 +281,13 @@ label = Table(
     UniqueConstraint("assignment", "revision"),
     UniqueConstraint("annotator", "request"),
     Index("ix_label_annotator", "annotator", "id"),
+)
+
+Index(
+    "ix_label_note",
+    label.c.assignment,
+    sqlite_where=text("note <> ''"),
+    postgresql_where=text("note <> ''"),
 )
 
 # What was changed while people labelled: settings and guidelines, as texts.

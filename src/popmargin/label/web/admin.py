@@ -32,13 +32,13 @@ Key = Annotated[str, Query(max_length=64)]
 def overview(request: Request, project: RowId | None = None, new: Key = "") -> Response:
     """Progress of a project and of each annotator; `new` shows a link that was just made, once."""
     added, token = request.app.state.links.take(new) or (None, None)
-    return _overview(request, _named(request, project), annotator=added, token=token)
+    return _overview(request, named_project(request, project), annotator=added, token=token)
 
 
 @router.get("/quality")
 def quality(request: Request, project: RowId | None = None) -> Response:
     """Label quality: a page that may take seconds, which the overview fetches once it has loaded."""
-    found = _named(request, project)
+    found = named_project(request, project)
     figures = request.app.state.figures.of(found)
     return page(request, "quality.html.j2", projects=store_of(request).projects(), project=found, figures=figures)
 
@@ -223,7 +223,7 @@ def _site(request: Request) -> str:
     return f"{scheme}://{host}{request.scope.get('root_path', '')}"
 
 
-def _named(request: Request, project: int | None) -> Project:
+def named_project(request: Request, project: int | None) -> Project:
     """The project of this number, or the newest."""
     projects = store_of(request).projects()
     if not projects:
@@ -237,7 +237,7 @@ def _exported(request: Request, number: int | None) -> Project:
     if number is None and len(projects) > 1:
         known = ", ".join(f"{project.id} ({project.name})" for project in projects)
         raise HTTPException(422, f"Choose a project by adding ?project=NUMBER to the address: {known}.")
-    return _named(request, number)
+    return named_project(request, number)
 
 
 def _project(request: Request, number: int) -> Project:

@@ -25,6 +25,9 @@ Revision = Annotated[int | None, Field(ge=0, le=2**31 - 1)]
 Name = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_storable)]
 
 
+Search = Annotated[str, Field(max_length=200), AfterValidator(_storable)]
+
+
 def new_request() -> str:
     """A fresh request key."""
     return secrets.token_urlsafe(12)
