@@ -19,6 +19,7 @@ from popmargin.cli import (
     label_report,
     label_set,
 )
+from popmargin.cli.criteria_option import read_criteria
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_unlabelled, seed
 from popmargin.cli.gold_options import lease_seconds, read_gold
 from popmargin.cli.outputs import add_overwrite, check_outputs
@@ -105,6 +106,13 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
         help="for kind preference: ask by how much the better response is better, in the same key press (default: ask)",
     )
     parser.add_argument(
+        "--criteria",
+        nargs="+",
+        metavar="'NAME: QUESTION'",
+        help="several questions about each task, for kind preference or rating, or a YAML file of names and questions; "
+        "the first one decides in gold, disputes and exports (default: a single question)",
+    )
+    parser.add_argument(
         "--both-bad",
         action=argparse.BooleanOptionalAction,
         help="for kind preference: offer the answer that both responses are bad (default: not)",
@@ -148,6 +156,7 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "grades": args.grades,
         "shown": args.show,
         "both_bad": args.both_bad,
+        "criteria": None if args.criteria is None else read_criteria(args.criteria),
     }
 
 
@@ -252,6 +261,9 @@ def _add_export(verbs: Any) -> None:
         "them in the imported order (default: drop)",
     )
     parser.add_argument(
+        "--criterion", metavar="NAME", help="preferences, ratings: the criterion that decides (default: the first)"
+    )
+    parser.add_argument(
         "--both-bad",
         choices=("drop", "keep"),
         help="preferences that most who judged them call both bad: leave them out, or keep what the others say "
@@ -352,6 +364,8 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError("--without is not for the history, which has every label. Use --as labels.")
     if args.formulas and args.out.suffix.lower() != ".csv":
         raise ConfigError(f"--formulas is for .csv files, and {args.out} is none: it keeps every text as it is.")
+    if args.criterion and kind not in ("preferences", "dataset", "ratings"):
+        raise ConfigError(f"--criterion is only for preferences and ratings, not {kind}, which has every criterion.")
     if args.models and kind in ("ratings", "labels", "history", "jsonl"):
         raise ConfigError(f"--models is only for preferences and edges, not {kind}, which have every label.")
     if args.wrong and kind in ("ratings", "labels", "history", "jsonl"):
@@ -378,6 +392,7 @@ def _check_new_folder(path: Path) -> None:
 
 
 def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> None:
+    from popmargin.label.export.criteria_columns import criteria_labels
     from popmargin.label.export.csv_files import said, write_csv
     from popmargin.label.export.label_files import save_labels
     from popmargin.label.export.pop_edges import pop_edges
@@ -419,6 +434,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             unrated=args.unrated or "keep",
             unjudged=args.unjudged or "drop",
             both_bad=args.both_bad or "drop",
+            criterion=args.criterion,
             votes=args.votes or "probability",
             models=args.models or "fill",
             without=args.without,
@@ -437,14 +453,16 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
         step = prefs.report.step(f"preferences of {project.name}", prefs.report.notes)
         print("\n".join([*step.lines(), f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
     elif kind == "ratings":
-        ratings, step = rated_responses(store, project, without=args.without, adjudication=args.adjudication)
+        ratings, step = rated_responses(
+            store, project, without=args.without, adjudication=args.adjudication, criterion=args.criterion
+        )
         guarded = save_labels(ratings, args.out, formulas=formulas)
         print("\n".join([*step.lines(), f"wrote {counted(ratings.num_rows, 'rated response')} to {args.out}"]))
     else:
         labels = (
             store.label_history(project.id) if kind == "history" else store.labels(project.id, without=args.without)
         )
-        guarded = save_labels(labels, args.out, formulas=formulas)
+        guarded = save_labels(criteria_labels(labels, project), args.out, formulas=formulas)
         print(f"wrote {counted(labels.num_rows, 'revision' if kind == 'history' else 'label')} to {args.out}")
     if guarded:
         print(said(guarded))

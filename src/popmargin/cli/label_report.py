@@ -67,13 +67,13 @@ def _report(args: argparse.Namespace) -> int:
                 place = opened.enter_context(open_store(url))
             projects.append((place, place.project(args.project if source is None else named or None)))
         pooled = pool(projects, without=args.without)
-    quality = label_quality(pooled.labels, pooled.strengths, rated_by_people=pooled.rated_by_people, target=args.target)
+    criteria = [one.name for one in projects[0][1].criteria] if len(projects) == 1 else []
+    settings = {"rated_by_people": pooled.rated_by_people, "target": args.target, "criteria": criteria}
+    quality = label_quality(pooled.labels, pooled.strengths, **settings)
     if args.others:  # a version of one project's guidelines is none of another's
         quality = replace(quality, versions=[])
     if pooled.left_out:
-        without = label_quality(
-            pooled.counting, pooled.strengths, rated_by_people=pooled.rated_by_people, target=args.target
-        )
+        without = label_quality(pooled.counting, pooled.strengths, **settings)
         quality = replace(quality, without=without, left_out=pooled.left_out)
     write_label_report(quality, args.out, " and ".join(project.name for _, project in projects))
     if pooled.shared:

@@ -26,6 +26,7 @@ from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, counted, first_few
 from popmargin.label.export.both_bad import OnBothBad, both_bad_shares, put_both_bad, reason
 from popmargin.label.export.counting_labels import counting_labels
+from popmargin.label.export.criteria_columns import labels_on, put_criteria
 from popmargin.label.export.graded_votes import calibrate_grades, graded_probabilities, mean_grades, together
 from popmargin.label.export.judged_wrong import (
     DECIDED,
@@ -47,7 +48,7 @@ from popmargin.pop.strengths import half_normal_strengths
 
 pc: Any = pyarrow.compute
 _VOTE_COLUMNS = ("assignment", "item", "kind", "first", "second", "response", "annotator", "annotator_kind", "verdict",
-                 "wrong", "confidence", "grade", "gold", "repeat_of")  # fmt: skip
+                 "wrong", "confidence", "grade", "gold", "repeat_of", "criteria")  # fmt: skip
 OnUnrated = Literal["keep", "drop"]
 """What to do with preferences whose responses are not both rated, when others are."""
 
@@ -66,6 +67,7 @@ def preferences_of(
     weights: Mapping[str, float] | None = None,
     adjudication: Adjudication = "wins",
     models: Models = "fill",
+    criterion: str | None = None,
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -90,6 +92,7 @@ def preferences_of(
         weights: how much each label of an annotator counts, by name, in `soft_label`, mean ratings and `wrong`; 1 for
             others.
         adjudication: of items that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
+        criterion: in a project with several, the one that decides; the first one by default.
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
 
     Returns:
@@ -127,6 +130,9 @@ def preferences_of(
     imported = {name: list(columns[name]) for name in ("id", "rejected", "soft_label", MARK) if name in columns}
     counting = counting_labels(store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=models)
     labels, notes = counting.labels, list[str]()
+    if project.criteria:
+        notes.append(f"what people say on each criterion: {', '.join(put_criteria(columns, labels, project))}")
+    labels = labels_on(labels, project, criterion)
     store.refuse_unknown(project.id, weights or ())
     against, missing = put_ratings(columns, labels, notes, weights)
     kinds = item_kinds(store, project)

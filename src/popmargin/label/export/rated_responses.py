@@ -1,7 +1,7 @@
 """What people say of single responses: one row per response, with its mean rating."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +11,8 @@ from popmargin.account import Step
 from popmargin.data.questions import RATINGS, SIDES
 from popmargin.data.schema import arrow_schema
 from popmargin.errors import DataError
+from popmargin.label.export.criteria_columns import labels_on
+from popmargin.label.store.criteria import of_criterion
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Adjudication, Project
 
@@ -18,7 +20,12 @@ pc: Any = pyarrow.compute
 
 
 def rated_responses(
-    store: LabelStore, project: Project, *, without: Collection[str] = (), adjudication: Adjudication = "wins"
+    store: LabelStore,
+    project: Project,
+    *,
+    without: Collection[str] = (),
+    adjudication: Adjudication = "wins",
+    criterion: str | None = None,
 ) -> tuple[Any, Step]:
     """The rated responses of a project, in the order of import, and the account of the others.
 
@@ -27,11 +34,12 @@ def rated_responses(
         project: whose responses; its items are of kind "rating".
         without: names of annotators whose labels are left out, as are those of discarded ones.
         adjudication: of responses that an adjudicator has decided, "wins" uses only that rating, "ignore" the others.
+        criterion: in a project with several, that of `rating`; the first one by default.
 
     Returns:
         A table with id (of the preference that holds the response), prompt, response, rating (the mean over
         annotators; "unsure" and repeated items do not count) and raters, and the columns of the data: those of a side,
-        such as chosen_model, without the side.
+        such as chosen_model, without the side. With several criteria, `rating_NAME` has the mean on each.
 
     Raises:
         DataError: the project asks for no ratings, or nobody has rated anything.
@@ -47,10 +55,12 @@ def rated_responses(
     given: dict[tuple[int, str], list[int]] = {}
     labels = store.labels(
         project.id,
-        columns=("kind", "first", "response", "verdict", "repeat_of"),
+        columns=("kind", "first", "response", "verdict", "repeat_of", "criteria"),
         without=without,
         adjudication=adjudication,
     )
+    means = _means(labels, project, rows)
+    labels = labels_on(labels, project, criterion)
     labels = labels.filter(
         pc.and_(pc.is_in(labels["verdict"], value_set=pa.array(RATINGS)), pc.is_null(labels["repeat_of"]))
     )
@@ -69,6 +79,8 @@ def rated_responses(
         "rating": [sum(given[place]) / len(given[place]) for place in kept],
         "raters": [len(given[place]) for place in kept],
     }
+    for name, found in means.items():
+        table[f"rating_{name}"] = [found.get(place) for place in kept]
     for name, values in _others(columns, kept).items():
         table.setdefault(name, values)
     account = Step(
@@ -79,6 +91,20 @@ def rated_responses(
         unit="responses",
     )
     return pa.table(table), account
+
+
+def _means(labels: Any, project: Project, rows: Mapping[str, int]) -> dict[str, dict[tuple[int, str], float]]:
+    """Criterion -> response -> its mean rating; empty for a project of one question."""
+    names = [one.name for one in project.criteria]
+    means: dict[str, dict[tuple[int, str], float]] = {}
+    for name in names:
+        table, given = of_criterion(labels, names, name), dict[tuple[int, str], list[int]]()
+        read = (table[column].to_pylist() for column in ("first", "response", "verdict", "repeat_of"))
+        for first, side, verdict, repeat_of in zip(*read, strict=True):
+            if verdict in RATINGS and repeat_of is None:
+                given.setdefault((rows[first], side), []).append(int(verdict))
+        means[name] = {place: sum(values) / len(values) for place, values in given.items()}
+    return means
 
 
 def _others(columns: dict[str, list[Any]], kept: list[tuple[int, str]]) -> dict[str, Any]:

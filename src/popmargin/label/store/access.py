@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select, update
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store import assign, items
 from popmargin.label.store.answers import clean
+from popmargin.label.store.criteria import load_criteria
 from popmargin.label.store.records import ANNOTATOR_KINDS, Annotator, Project
 from popmargin.label.store.shown_columns import load_names
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, project, project_change
@@ -255,7 +256,7 @@ def project_of(row: Any) -> Project:
         "votes_hidden": bool(row.votes_hidden),
     }
     values |= {"wording": row.wording or "better", "grades": bool(row.grades), "shown": load_names(row.shown)}
-    values["both_bad"] = bool(row.both_bad)
+    values |= {"both_bad": bool(row.both_bad), "criteria": load_criteria(row.criteria)}
     return Project(**values)
 
 

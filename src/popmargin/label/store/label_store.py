@@ -1,6 +1,6 @@
 """The label store: projects, items, assignments and labels in SQLite or PostgreSQL."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +226,7 @@ class LabelStore(ProjectStore):
         idle: float | None = None,
         seen: int | None = None,
         grade: int | None = None,
+        criteria: Mapping[str, Verdict] | None = None,
     ) -> Label:
         """Store an answer; it is on disk when this returns.
 
@@ -244,6 +245,7 @@ class LabelStore(ProjectStore):
             seen: the revision that the annotator saw (`Assignment.revision`): another answer that was given since then
                 is not replaced. None replaces it.
             grade: with first or second of kind "preference": by how much it is better, 1 (slightly) to 3 (much).
+            criteria: verdicts on the criteria of the project after the first, by name: all of them, or none is stored.
 
         Raises:
             DataError: an invalid answer, someone else's assignment, a slot that others have taken since, or a request
@@ -252,7 +254,7 @@ class LabelStore(ProjectStore):
         """
         answer = answers.Answer(
             verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle,
-            grade=grade,
+            grade=grade, criteria=criteria or {},
         )  # fmt: skip
         return self._database.write(
             lambda c: answers.record(c, annotator, assignment, answer, self._clock(), seen=seen)

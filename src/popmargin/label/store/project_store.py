@@ -13,8 +13,9 @@ from popmargin.label.store.access import clean_name, project_of
 from popmargin.label.store.annotator_store import AnnotatorStore
 from popmargin.label.store.answers import clean
 from popmargin.label.store.changes import changes, log_change
+from popmargin.label.store.criteria import dump_criteria
 from popmargin.label.store.missing_log import missing_part
-from popmargin.label.store.records import Change, Project
+from popmargin.label.store.records import Change, Criterion, Project
 from popmargin.label.store.shown_columns import dump_names
 
 
@@ -42,6 +43,7 @@ class ProjectStore(AnnotatorStore):
         grades: bool = False,
         shown: Sequence[str] = (),
         both_bad: bool = False,
+        criteria: Sequence[Criterion] = (),
     ) -> Project:
         """A new project.
 
@@ -59,6 +61,7 @@ class ProjectStore(AnnotatorStore):
             grades: an answer about two responses says by how much one is better.
             shown: columns of the data that people see with a task.
             both_bad: an answer about two responses may be that both are bad.
+            criteria: every answer has a verdict on each of these; as of `criteria.criteria_of`.
 
         Raises:
             ConfigError: a setting out of range.
@@ -77,6 +80,7 @@ class ProjectStore(AnnotatorStore):
             "grades": grades,
             "shown": dump_names(shown),
             "both_bad": both_bad,
+            "criteria": dump_criteria(criteria),
             "created_at": self._clock(),
         }
         try:

@@ -49,13 +49,15 @@ LABEL_SCHEMA = pa.schema(
         pa.field("guidelines_version", pa.int64()),
         pa.field("training", pa.bool_()),
         pa.field("adjudicated", pa.bool_()),
+        pa.field("criteria", pa.string()),
     ]
 )
 """Columns of tables of labels. `assignment` numbers the answer, `label` its revision; `repeat_of` is the assignment of
 the first answer of the same annotator to the same item, null if this is the first. `response` says which response of
 `first` is rated; the verdict is the rating then. `guidelines_version` is what the annotator had acknowledged;
 `training` says that the known answer was shown after the answer, `adjudicated` that the answer decides a dispute. The
-order on the screen is null for labels that were given elsewhere without it."""
+order on the screen is null for labels that were given elsewhere without it. `criteria` has the verdicts on the
+project's criteria after the first, as JSON."""
 
 _ONE, _OTHER = preference.alias("one"), preference.alias("other")
 _CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0032"
+REVISION = "0033"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -108,6 +108,8 @@ project = Table(
     Column("shown", Text),
     # Whether an answer about two responses may be that both are bad; null means no.
     Column("both_bad", Boolean),
+    # A JSON list of names and questions, of which the first is that of the verdicts; null: a single question.
+    Column("criteria", Text),
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -278,6 +280,8 @@ label = Table(
     Column("created_at", UtcDateTime, nullable=False),
     # Version that the annotator had acknowledged; null without one, for models, and in labels older than versions.
     Column("guidelines_version", Integer),
+    # Verdicts on the project's criteria after the first, a JSON object; null: none.
+    Column("criteria", Text),
     UniqueConstraint("assignment", "revision"),
     UniqueConstraint("annotator", "request"),
     Index("ix_label_annotator", "annotator", "id"),

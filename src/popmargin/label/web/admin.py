@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 from starlette.background import BackgroundTask
 
 from popmargin.data.column_names import column_names
+from popmargin.label.export.criteria_columns import criteria_labels
 from popmargin.label.export.label_files import save_labels
 from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of
@@ -149,7 +150,8 @@ def discard(request: Request, annotator: RowId, project: ProjectId) -> RedirectR
 @router.get("/export/labels.jsonl")
 def export_labels(request: Request, project: RowId | None = None) -> Response:
     """All current labels, one JSON object per line."""
-    labels = store_of(request).labels(_exported(request, project).id)
+    found = _exported(request, project)
+    labels = criteria_labels(store_of(request).labels(found.id), found)
     return _download("labels.jsonl", "application/x-ndjson", lambda path: save_labels(labels, path))
 
 

@@ -62,7 +62,7 @@ def grade_of(choice: Graded) -> int:
     return int(choice[-1])
 
 
-def question_of(kind: Kind, *, images: bool, wording: str = BETTER) -> str:
+def question_of(kind: Kind, *, images: bool, wording: str = BETTER, criteria: int = 0) -> str:
     """The question of a page.
 
     Example:
@@ -71,7 +71,10 @@ def question_of(kind: Kind, *, images: bool, wording: str = BETTER) -> str:
         >>> question_of("pop", images=False, wording="more convincing")
         'In which pair is the preferred response more convincing by the larger margin?'
     """
-    if kind == "pop":
+    if criteria:
+        about = "the two responses" if kind == "preference" else "the response"
+        said = f"{criteria} questions about {about}"
+    elif kind == "pop":
         more = f"{wording} by more" if wording == BETTER else f"{wording} by the larger margin"
         said = f"In which pair is the preferred response {more}?"
     else:
