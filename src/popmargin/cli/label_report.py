@@ -68,7 +68,7 @@ def _report(args: argparse.Namespace) -> int:
             projects.append((place, place.project(args.project if source is None else named or None)))
         pooled = pool(projects, without=args.without)
     criteria = [one.name for one in projects[0][1].criteria] if len(projects) == 1 else []
-    settings = {"rated_by_people": pooled.rated_by_people, "target": args.target, "criteria": criteria}
+    settings: dict[str, Any] = {"rated_by_people": pooled.rated_by_people, "target": args.target, "criteria": criteria}
     quality = label_quality(pooled.labels, pooled.strengths, **settings)
     if args.others:  # a version of one project's guidelines is none of another's
         quality = replace(quality, versions=[])

@@ -1,6 +1,6 @@
 """A column for each criterion: in tables of labels, and in preferences with the means of people's answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +27,9 @@ def criteria_labels(labels: Any, project: Project) -> Any:
     return labels
 
 
-def put_criteria(columns: dict[str, list[Any]], labels: Any, project: Project) -> list[str]:
+def put_criteria(
+    columns: dict[str, list[Any]], labels: Any, project: Project, weights: Mapping[str, float] | None = None
+) -> list[str]:
     """Add to preferences what people say on each criterion; returns the names of the new columns.
 
     Of ratings, the means of both responses: `chosen_rating_NAME`, `rejected_rating_NAME`. Of preferences, the share of
@@ -38,18 +40,19 @@ def put_criteria(columns: dict[str, list[Any]], labels: Any, project: Project) -
         columns: the preferences, as imported.
         labels: with kind, first, response, verdict, repeat_of and criteria.
         project: with criteria.
+        weights: how much the labels of annotators count, by name; 1 for others.
     """
     names, added = [one.name for one in project.criteria], list[str]()
     for name in names:
         table = of_criterion(labels, names, name)
-        rated = mean_ratings(table, columns)
+        rated = mean_ratings(table, columns, weights)
         if rated is not None:
             pairs: dict[str, Sequence[Any]] = {
                 f"chosen_rating_{name}": rated.chosen,
                 f"rejected_rating_{name}": rated.rejected,
             }
         else:
-            shares = _shares(table)
+            shares = _shares(table, weights or {})
             chosen = [shares.get(key) for key in columns["id"]]
             rest = [None if share is None else 1.0 - share for share in chosen]
             pairs = {f"chosen_share_{name}": chosen, f"rejected_share_{name}": rest}
@@ -73,11 +76,15 @@ def labels_on(labels: Any, project: Project, criterion: str | None) -> Any:
     return of_criterion(labels, names, criterion)
 
 
-def _shares(labels: Any) -> dict[str, float]:
+def _shares(labels: Any, weights: Mapping[str, float]) -> dict[str, float]:
     """Preference -> share of the decided votes for its chosen response."""
-    said: dict[str, list[float]] = {}
-    read = (labels[name].to_pylist() for name in ("kind", "first", "verdict", "repeat_of"))
-    for kind, key, verdict, repeat_of in zip(*read, strict=True):
+    said: dict[str, list[tuple[float, float]]] = {}
+    read = (labels[name].to_pylist() for name in ("kind", "first", "verdict", "annotator", "repeat_of"))
+    for kind, key, verdict, who, repeat_of in zip(*read, strict=True):
         if kind == "preference" and repeat_of is None and verdict in DECIDED:
-            said.setdefault(key, []).append({"first": 1.0, "second": 0.0, "tie": 0.5}[verdict])
-    return {key: sum(votes) / len(votes) for key, votes in said.items()}
+            vote = {"first": 1.0, "second": 0.0, "tie": 0.5}[verdict]
+            said.setdefault(key, []).append((weights.get(who, 1.0), vote))
+    return {
+        key: sum(weight * vote for weight, vote in votes) / sum(weight for weight, _ in votes)
+        for key, votes in said.items()
+    }

@@ -1,7 +1,7 @@
 """PoP edges from the labels of a store."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from popmargin.label.export.people_first import Models
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Adjudication, Project
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.labelled import weighted_annotators
 
 pc: Any = pyarrow.compute
 _EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "confidence")
@@ -30,6 +31,7 @@ class EdgeAccount:
         left_out: number of labels left out, by reason.
         wrong: preference id -> how many labels mark it wrong.
         by_most: the preferences that most annotators mark wrong (see `wrong_preferences`).
+        weights: of annotators whose labels do not count 1 each.
     """
 
     labels: int
@@ -37,11 +39,13 @@ class EdgeAccount:
     left_out: Mapping[str, int]
     wrong: Mapping[str, int]
     by_most: Mapping[str, tuple[int, int]]
+    weights: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __str__(self) -> str:
         out = sum(self.left_out.values())
         lines = [f"{counted(self.labels, 'label')} = {self.used} used + {out} left out"]
         lines += [f"  left out, {reason}: {count}" for reason, count in self.left_out.items() if count]
+        lines += [f"  each label of {name} counts {weight:g}" for name, weight in self.weights.items()]
         if self.wrong:
             worst = sorted(self.wrong.items(), key=lambda pair: (-pair[1], pair[0]))
             shown = first_few([f"{name} ({count})" for name, count in worst])
@@ -63,6 +67,7 @@ def pop_edges(
     without: Collection[str] = (),
     adjudication: Adjudication = "wins",
     models: Models = "fill",
+    weights: Mapping[str, float] | None = None,
 ) -> tuple[PopEdges, EdgeAccount]:
     """The current PoP labels as edges: one per item and annotator, with ties (tie=True).
 
@@ -80,13 +85,15 @@ def pop_edges(
         without: names of annotators whose labels are left out and counted, as are those of discarded ones.
         adjudication: of pairs that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
+        weights: how much each label of an annotator counts, by name, in place of the weight that the store has: the
+            confidence of their edges is multiplied by it, or their vote.
 
     Returns:
         The edges (source: the kind of annotator) and the account.
 
     Raises:
         ConfigError: an unknown aggregation, or an unknown value of `wrong`.
-        DataError: the project has no annotator of a name in `without`.
+        DataError: the project has no annotator of a name in `without` or `weights`.
     """
     check_wrong(wrong)
     if aggregate not in _AGGREGATES:
@@ -94,13 +101,15 @@ def pop_edges(
             f"aggregate is {aggregate!r}; choose 'majority' or 'weighted', or omit it for one edge per label."
         )
     columns = (*_EDGE_COLUMNS, "repeat_of")
-    counting = counting_labels(store, project, columns, without=without, adjudication=adjudication, models=models)
+    counting = counting_labels(
+        store, project, columns, without=without, adjudication=adjudication, models=models, weights=weights
+    )
     labels = counting.labels
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
     decided = pc.is_in(labels["verdict"], value_set=pa.array(DECIDED))
     mine = pc.and_(pop, first_time)
-    by_most = wrong_preferences(labels)
+    by_most = wrong_preferences(labels, weights=counting.weights)
     names = pa.array([] if wrong == "keep" else list(by_most), pa.string())
     doubtful = pc.or_(pc.is_in(labels["first"], value_set=names), pc.is_in(labels["second"], value_set=names))
     said = pc.and_(mine, decided)
@@ -118,14 +127,19 @@ def pop_edges(
         "wrong": count(pc.and_(mine, pc.equal(labels["verdict"], "wrong"))),
         "about a preference that most annotators mark wrong": count(pc.and_(said, doubtful)),
     }
-    account = EdgeAccount(counting.total, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
+    account = EdgeAccount(
+        counting.total, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most, counting.weights
+    )
     parameters: dict[str, Any] = {
         "labelled": project.name,
         "aggregate": aggregate,
         "labels": labels.num_rows + counting.overruled,
     }
-    table = _edge_table(used) if aggregate is None else _majority(used, aggregate)
-    return PopEdges(table, parameters), account
+    if aggregate is not None:
+        return PopEdges(_majority(used, aggregate, counting.weights), parameters), account
+    edges, present = PopEdges(_edge_table(used), parameters), set(used["annotator"].unique().to_pylist())
+    lighter = {name: weight for name, weight in counting.weights.items() if name in present}
+    return weighted_annotators(edges, lighter, project.name) if lighter else edges, account
 
 
 def _edge_table(labels: Any) -> Any:
@@ -142,9 +156,11 @@ def _edge_table(labels: Any) -> Any:
     )
 
 
-def _majority(labels: Any, aggregate: str) -> Any:
-    """One edge per item."""
-    weight = pc.fill_null(labels["confidence"], 1.0) if aggregate == "weighted" else 1.0
+def _majority(labels: Any, aggregate: str, weights: Mapping[str, float]) -> Any:
+    """One edge per item; the vote of an annotator who has a weight counts as much."""
+    weight = pa.array([weights.get(name, 1.0) for name in labels["annotator"].to_pylist()], pa.float64())
+    if aggregate == "weighted":
+        weight = pc.multiply(weight, pc.fill_null(labels["confidence"], 1.0))
     counted = {f"for_{name}": pc.if_else(pc.equal(labels["verdict"], name), weight, 0.0) for name in DECIDED}
     votes = pa.table({name: labels[name] for name in ("item", "first", "second")} | counted)
     sums = votes.group_by(["item", "first", "second"], use_threads=False).aggregate([(name, "sum") for name in counted])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -89,8 +90,8 @@ def preferences_of(
             if it has none); "whole", always 1; "grades", the share of right answers of its grade, as estimated by
             `calibrate_grades`.
         without: names of annotators whose labels are left out, as are those of discarded ones.
-        weights: how much each label of an annotator counts, by name, in `soft_label`, mean ratings and `wrong`; 1 for
-            others.
+        weights: how much each label of an annotator counts, by name, in `soft_label`, mean ratings and `wrong`, in
+            place of the weight that the store has. Calibrated grades have weights of their own.
         adjudication: of items that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
         criterion: in a project with several, the one that decides; the first one by default.
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
@@ -128,12 +129,15 @@ def preferences_of(
             "--as ratings."
         )
     imported = {name: list(columns[name]) for name in ("id", "rejected", "soft_label", MARK) if name in columns}
-    counting = counting_labels(store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=models)
-    labels, notes = counting.labels, list[str]()
+    counting = counting_labels(
+        store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=models, weights=weights
+    )
+    if votes == "grades":
+        counting = replace(counting, weights={})
+    labels, weights, notes = counting.labels, counting.weights, list[str]()
     if project.criteria:
-        notes.append(f"what people say on each criterion: {', '.join(put_criteria(columns, labels, project))}")
+        notes.append(f"what people say on each criterion: {', '.join(put_criteria(columns, labels, project, weights))}")
     labels = labels_on(labels, project, criterion)
-    store.refuse_unknown(project.id, weights or ())
     against, missing = put_ratings(columns, labels, notes, weights)
     kinds = item_kinds(store, project)
     rated = bool(notes)  # something was put
@@ -150,7 +154,7 @@ def preferences_of(
         calibration = calibrate_grades(labels)
         labels = graded_probabilities(labels, calibration)
         notes.append(calibration.note())
-    voted, by_most = _soft_labels(labels, votes, weights or {}), wrong_preferences(labels, votes, weights)
+    voted, by_most = _soft_labels(labels, votes, weights), wrong_preferences(labels, votes, weights)
     if not voted and "preference" in kinds and unjudged == "keep":
         notes.append("nobody has judged a preference yet: order and soft labels are those of the imported data")
     if votes == "grades":  # what the answers say together also says which response is better

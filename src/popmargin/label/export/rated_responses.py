@@ -37,9 +37,9 @@ def rated_responses(
         criterion: in a project with several, that of `rating`; the first one by default.
 
     Returns:
-        A table with id (of the preference that holds the response), prompt, response, rating (the mean over
-        annotators; "unsure" and repeated items do not count) and raters, and the columns of the data: those of a side,
-        such as chosen_model, without the side. With several criteria, `rating_NAME` has the mean on each.
+        A table with id (of the preference that holds the response), prompt, response, rating (the weighted mean
+        over annotators; "unsure" and repeated items do not count) and raters, and the columns of the data: those of a
+        side, such as chosen_model, without the side. With several criteria, `rating_NAME` has the mean on each.
 
     Raises:
         DataError: the project asks for no ratings, or nobody has rated anything.
@@ -52,22 +52,23 @@ def rated_responses(
         asked += [(rows[first], side) for kind, first, side in read if kind == "rating"]
     if not asked:
         raise DataError(f"Project '{project.name}' asks for no ratings. Use --as preferences, labels or edges.")
-    given: dict[tuple[int, str], list[int]] = {}
+    given: dict[tuple[int, str], list[tuple[float, int]]] = {}
+    weights = {who.name: who.weight for who in store.annotators(project.id)}
     labels = store.labels(
         project.id,
-        columns=("kind", "first", "response", "verdict", "repeat_of", "criteria"),
+        columns=("kind", "first", "response", "verdict", "annotator", "repeat_of", "criteria"),
         without=without,
         adjudication=adjudication,
     )
-    means = _means(labels, project, rows)
+    means = _means(labels, project, rows, weights)
     labels = labels_on(labels, project, criterion)
     labels = labels.filter(
         pc.and_(pc.is_in(labels["verdict"], value_set=pa.array(RATINGS)), pc.is_null(labels["repeat_of"]))
     )
-    for first, side, verdict in zip(
-        *(labels[name].to_pylist() for name in ("first", "response", "verdict")), strict=True
+    for first, side, verdict, who in zip(
+        *(labels[name].to_pylist() for name in ("first", "response", "verdict", "annotator")), strict=True
     ):
-        given.setdefault((rows[first], side), []).append(int(verdict))
+        given.setdefault((rows[first], side), []).append((weights[who], int(verdict)))
     kept = sorted(place for place in asked if place in given)
     if not kept:
         raise DataError(f"Nobody has rated a response of project '{project.name}' yet. Rate some (popmargin annotate).")
@@ -76,7 +77,7 @@ def rated_responses(
         "id": [columns["id"][row] for row, _ in kept],
         "prompt": pa.array([columns["prompt"][row] for row, _ in kept], text),
         "response": pa.array([columns[side][row] for row, side in kept], text),
-        "rating": [sum(given[place]) / len(given[place]) for place in kept],
+        "rating": [sum(w * rating for w, rating in given[at]) / sum(w for w, _ in given[at]) for at in kept],
         "raters": [len(given[place]) for place in kept],
     }
     for name, found in means.items():
@@ -93,17 +94,19 @@ def rated_responses(
     return pa.table(table), account
 
 
-def _means(labels: Any, project: Project, rows: Mapping[str, int]) -> dict[str, dict[tuple[int, str], float]]:
-    """Criterion -> response -> its mean rating; empty for a project of one question."""
+def _means(
+    labels: Any, project: Project, rows: Mapping[str, int], weights: Mapping[str, float]
+) -> dict[str, dict[tuple[int, str], float]]:
+    """Criterion -> response -> its weighted mean rating; empty for a project of one question."""
     names = [one.name for one in project.criteria]
     means: dict[str, dict[tuple[int, str], float]] = {}
     for name in names:
-        table, given = of_criterion(labels, names, name), dict[tuple[int, str], list[int]]()
-        read = (table[column].to_pylist() for column in ("first", "response", "verdict", "repeat_of"))
-        for first, side, verdict, repeat_of in zip(*read, strict=True):
+        table, given = of_criterion(labels, names, name), dict[tuple[int, str], list[tuple[float, int]]]()
+        read = (table[column].to_pylist() for column in ("first", "response", "verdict", "annotator", "repeat_of"))
+        for first, side, verdict, who, repeat_of in zip(*read, strict=True):
             if verdict in RATINGS and repeat_of is None:
-                given.setdefault((rows[first], side), []).append(int(verdict))
-        means[name] = {place: sum(values) / len(values) for place, values in given.items()}
+                given.setdefault((rows[first], side), []).append((weights[who], int(verdict)))
+        means[name] = {at: sum(w * value for w, value in said) / sum(w for w, _ in said) for at, said in given.items()}
     return means
 
 

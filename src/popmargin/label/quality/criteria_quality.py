@@ -46,15 +46,15 @@ def criteria_agreement(labels: Any, names: Sequence[str]) -> list[CriterionAgree
         people = people.filter(pc.equal(people["annotator_kind"], "person"))
         verdicts = people["verdict"].to_pylist()
         rated, (_, kinds) = rating_quality(table), annotator_quality(table)
-        each = rated or next(iter(kinds), None)
-        if each is None or not verdicts:
+        if not verdicts:
             continue
+        each, alpha = (kinds[0], kinds[0].alpha) if rated is None else (rated, rated.interval)
         found.append(
             CriterionAgreement(
                 name=name,
                 items=each.items,
                 shared=each.shared,
-                alpha=rated.interval if rated else each.alpha,
+                alpha=alpha,
                 ordinal=each.ordinal,
                 unsure=verdicts.count("unsure") / len(verdicts),
                 both_bad=verdicts.count("both_bad") / len(verdicts),

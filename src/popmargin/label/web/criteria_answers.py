@@ -66,5 +66,8 @@ def choices_on(project: Project, assignment: Assignment) -> dict[str, Choice]:
     main, label = choice_of(assignment), assignment.label
     if main is None or label is None or not project.criteria:
         return {}
-    others = {name: choice_for(assignment, verdict, None) for name, verdict in label.criteria.items()}
-    return {project.criteria[0].name: main} | {name: choice for name, choice in others.items() if choice is not None}
+    found: dict[str, Choice] = {project.criteria[0].name: main}
+    for name, verdict in label.criteria.items():
+        choice = choice_for(assignment, verdict, None)
+        found |= {} if choice is None else {name: choice}
+    return found

@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from popmargin.errors import DataError
 from popmargin.label.store.browse import BrowsedItem, GivenLabel, ItemState
 from popmargin.label.store.records import Assignment, Project, Shown
-from popmargin.label.web.admin import named_project
+from popmargin.label.web.admin import led_projects, named_project
 from popmargin.label.web.forms import RowId, Search
 from popmargin.label.web.image_routes import Digits, send_image
 from popmargin.label.web.screen import choice_for, screen_of
@@ -42,7 +42,7 @@ def items(
     return page(
         request,
         "items.html.j2",
-        projects=store_of(request).projects(),
+        projects=led_projects(request),
         project=found,
         rows=[(one, screen_task(one), said_of(one, found)) for one in shown.items],
         states=STATES,
@@ -70,7 +70,7 @@ def one_item(
     return page(
         request,
         "item.html.j2",
-        projects=store_of(request).projects(),
+        projects=led_projects(request),
         project=found,
         item=one,
         screen=screen_of(task),

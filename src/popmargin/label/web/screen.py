@@ -211,8 +211,11 @@ def choice_for(assignment: Assignment, verdict: Verdict, wrong: Wrong | None) ->
     if verdict == "both_bad":
         return verdict
     choices: tuple[Place, ...] = get_args(Place)
-    allowed = [choice for choice in choices if choice != "both_bad"] if assignment.kind == "pop" else choices[:5]
-    return next((choice for choice in allowed if verdict_of(choice, assignment) == (verdict, wrong)), None)
+    allowed: tuple[Place, ...] = choices if assignment.kind == "pop" else choices[:5]
+    for choice in allowed:
+        if choice != "both_bad" and verdict_of(choice, assignment) == (verdict, wrong):
+            return choice
+    return None
 
 
 def said_grade(choice: Choice) -> int | None:

@@ -120,9 +120,11 @@ def answer(assignment: Assignment, wording: str) -> str:
     if choice is None or assignment.label is None:
         return "no answer"
     words = words_of(assignment.kind, images=images, wording=wording)
-    others = {name: choice_for(assignment, verdict, None) for name, verdict in assignment.label.criteria.items()}
-    said = [f"{name}: {words[other]}" for name, other in others.items() if other is not None]
-    return "; ".join([words[choice], *said])
+    said = [words[choice]]
+    for name, verdict in assignment.label.criteria.items():
+        other = choice_for(assignment, verdict, None)
+        said += [] if other is None else [f"{name}: {words[other]}"]
+    return "; ".join(said)
 
 
 def sure(assignment: Assignment) -> str:

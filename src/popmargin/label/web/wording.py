@@ -121,10 +121,10 @@ def buttons_of(kind: Kind, scale: int | None, *, grades: bool = False, both_bad:
     bad: list[Choice] = ["both_bad"] if both_bad and kind == "preference" else []
     graded = kind == "preference" and grades
     choices: list[Choice] = [*GRADED[:3], "tie", *GRADED[3:]] if graded else ["left", "right", "tie"]
+    asked: list[Choice] = [*choices, *bad, "unsure"]
     more = {"tie": " =", "unsure": " 0", "both_bad": " b"} | (
         {} if graded else {"left": " ArrowLeft", "right": " ArrowRight"}
     )
     return [
-        Button(choice=one, keys=f"{number}{more.get(one, '')}", hint=str(number))
-        for number, one in enumerate([*choices, *bad, "unsure"], 1)
+        Button(choice=one, keys=f"{number}{more.get(one, '')}", hint=str(number)) for number, one in enumerate(asked, 1)
     ]
