@@ -85,6 +85,15 @@ def add_parser(verbs: Any) -> None:
         "them in the imported order (default: drop)",
     )
     parser.add_argument(
+        "--criterion", metavar="NAME", help="preferences, ratings: the criterion that decides (default: the first)"
+    )
+    parser.add_argument(
+        "--both-bad",
+        choices=("drop", "keep"),
+        help="preferences that most who judged them call both bad: leave them out, or keep what the others say "
+        "(default: drop); the column both_bad has the share",
+    )
+    parser.add_argument(
         "--votes",
         choices=("probability", "whole", "grades"),
         help="preferences: weight of a vote in soft_label: its confidence, always 1, or what its grade is worth, from "
@@ -105,9 +114,11 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out}: this name does not say what to export. Choose --as {', '.join(EXPORTS)}.")
     if args.aggregate and kind != "edges":
         raise ConfigError(f"--aggregate is only for edges, not {kind}.")
-    for option in ("strengths", "unrated", "unjudged", "votes"):
+    for option in ("strengths", "unrated", "unjudged", "votes", "both_bad"):
         if getattr(args, option) and kind not in ("preferences", "dataset"):
-            raise ConfigError(f"--{option} is only for preferences, not {kind}. Use --as preferences.")
+            raise ConfigError(
+                f"--{option.replace('_', '-')} is only for preferences, not {kind}. Use --as preferences."
+            )
     if args.weight and kind not in ("preferences", "dataset"):
         raise ConfigError(
             f"--weight is only for preferences (soft labels, ratings, what counts as wrong), not {kind}. For a scale, "
@@ -117,6 +128,8 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError("--without is not for the history, which has every label. Use --as labels.")
     if args.formulas and args.out.suffix.lower() != ".csv":
         raise ConfigError(f"--formulas is for .csv files, and {args.out} is none: it keeps every text as it is.")
+    if args.criterion and kind not in ("preferences", "dataset", "ratings"):
+        raise ConfigError(f"--criterion is only for preferences and ratings, not {kind}, which has every criterion.")
     if args.models and kind in ("ratings", "labels", "history", "jsonl"):
         raise ConfigError(f"--models is only for preferences and edges, not {kind}, which have every label.")
     if args.wrong and kind in ("ratings", "labels", "history", "jsonl"):
@@ -159,6 +172,7 @@ def _check_new_folder(path: Path) -> None:
 
 
 def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> None:
+    from popmargin.label.export.criteria_columns import criteria_labels
     from popmargin.label.export.csv_files import said, write_csv
     from popmargin.label.export.label_files import save_labels
     from popmargin.label.export.pop_edges import pop_edges
@@ -200,6 +214,8 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             wrong=args.wrong or "swap",
             unrated=args.unrated or "keep",
             unjudged=args.unjudged or "drop",
+            both_bad=args.both_bad or "drop",
+            criterion=args.criterion,
             votes=args.votes or "probability",
             models=args.models or "fill",
             without=args.without,
@@ -224,14 +240,16 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
 
             print(f"pushed to {push(prefs, card, args.push_to_hub, public=args.public)}")
     elif kind == "ratings":
-        ratings, step = rated_responses(store, project, without=args.without, adjudication=args.adjudication)
+        ratings, step = rated_responses(
+            store, project, without=args.without, adjudication=args.adjudication, criterion=args.criterion
+        )
         guarded = save_labels(ratings, args.out, formulas=formulas)
         print("\n".join([*step.lines(), f"wrote {counted(ratings.num_rows, 'rated response')} to {args.out}"]))
     else:
         labels = (
             store.label_history(project.id) if kind == "history" else store.labels(project.id, without=args.without)
         )
-        guarded = save_labels(labels, args.out, formulas=formulas)
+        guarded = save_labels(criteria_labels(labels, project), args.out, formulas=formulas)
         print(f"wrote {counted(labels.num_rows, 'revision' if kind == 'history' else 'label')} to {args.out}")
     if guarded:
         print(said(guarded))
@@ -241,6 +259,6 @@ def _card(store: Any, project: Any, prefs: Any, args: argparse.Namespace) -> str
     """The data card, with the options that change what is exported."""
     from popmargin.label.export.data_card import UNKNOWN, data_card
 
-    named = ("wrong", "unrated", "unjudged", "votes", "models", "adjudication")
+    named = ("wrong", "unrated", "unjudged", "both_bad", "criterion", "votes", "models", "adjudication")
     options = {name: value for name in named if (value := getattr(args, name))}
     return data_card(store, project, prefs, licence=args.licence or UNKNOWN, without=args.without, options=options)

@@ -9,6 +9,7 @@ from typing import Any
 
 from popmargin.cli.gold_options import lease_seconds, read_gold
 from popmargin.cli.store_options import add_store_arguments, user
+from popmargin.data.column_names import column_names
 from popmargin.errors import ConfigError, counted
 from popmargin.label.store.address import open_store
 
@@ -43,6 +44,14 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--webhook-private", action="store_true", help="allow a URL in the own network or on this machine"
     )
+    parser.add_argument(
+        "--both-bad",
+        action=argparse.BooleanOptionalAction,
+        help="offer the answer that both responses are bad, or no more",
+    )
+    parser.add_argument(
+        "--show", type=column_names, metavar="COLUMN,…", help="columns that people see with a task; '' for none"
+    )
     gold = parser.add_mutually_exclusive_group()
     gold.add_argument("--gold", type=Path, metavar="FILE", help="known answers to add or change, as of label import")
     gold.add_argument("--no-gold", type=Path, metavar="FILE", help="items whose answer is not known after all")
@@ -59,6 +68,8 @@ def _set(args: argparse.Namespace) -> int:
         "passing": args.passing,
         "state": args.state,
         "votes_hidden": None if args.votes is None else args.votes == "hidden",
+        "shown": args.show,
+        "both_bad": args.both_bad,
     }
     settings = {name: value for name, value in given.items() if value is not None}
     for name in ("training", "passing"):
@@ -115,5 +126,6 @@ def _gold(store: Any, project: Any, file: Path, *, remove: bool) -> str:
 
 def _text(value: object) -> str:
     """A value on one short line."""
+    value = ", ".join(value) if isinstance(value, tuple) else value
     text = "none" if value in (None, "") else " ".join(str(value).split())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -4,10 +4,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from popmargin.cli.criteria_option import read_criteria
 from popmargin.cli.data_options import load_unlabelled, seed
 from popmargin.cli.gold_options import lease_seconds, read_gold
 from popmargin.cli.label_guidelines import read_guidelines
 from popmargin.cli.store_options import NEW_PROJECT
+from popmargin.data.column_names import column_names
 from popmargin.label.store.address import may_exist, open_store
 from popmargin.pop.edges import PopEdges
 
@@ -56,6 +58,24 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="for kind preference: ask by how much the better response is better, in the same key press (default: ask)",
     )
+    parser.add_argument(
+        "--criteria",
+        nargs="+",
+        metavar="'NAME: QUESTION'",
+        help="several questions about each task, for kind preference or rating, or a YAML file of names and questions; "
+        "the first one decides in gold, disputes and exports (default: a single question)",
+    )
+    parser.add_argument(
+        "--both-bad",
+        action=argparse.BooleanOptionalAction,
+        help="for kind preference: offer the answer that both responses are bad (default: not)",
+    )
+    parser.add_argument(
+        "--show",
+        type=column_names,
+        metavar="COLUMN,…",
+        help="columns of the data that people see with a task, such as stance,source (default: none)",
+    )
     parser.add_argument("--overlap", type=int, help="people per item (default: 1)")
     parser.add_argument("--repeat-share", type=float, help="share of items repeated to the same annotator (default: 0)")
     parser.add_argument("--lease-minutes", type=float, help="how long an item is reserved (default: 30)")
@@ -87,6 +107,9 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "guidelines": guidelines,
         "wording": args.wording,
         "grades": args.grades,
+        "shown": args.show,
+        "both_bad": args.both_bad,
+        "criteria": None if args.criteria is None else read_criteria(args.criteria),
     }
 
 

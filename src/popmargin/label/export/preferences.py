@@ -25,7 +25,9 @@ from popmargin.data.schema import (
 )
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, counted, first_few
+from popmargin.label.export.both_bad import OnBothBad, both_bad_shares, put_both_bad, reason
 from popmargin.label.export.counting_labels import counting_labels
+from popmargin.label.export.criteria_columns import labels_on, put_criteria
 from popmargin.label.export.graded_votes import calibrate_grades, graded_probabilities, mean_grades, together
 from popmargin.label.export.judged_wrong import (
     DECIDED,
@@ -47,7 +49,7 @@ from popmargin.pop.strengths import half_normal_strengths
 
 pc: Any = pyarrow.compute
 _VOTE_COLUMNS = ("assignment", "item", "kind", "first", "second", "response", "annotator", "annotator_kind", "verdict",
-                 "wrong", "confidence", "grade", "gold", "repeat_of")  # fmt: skip
+                 "wrong", "confidence", "grade", "gold", "repeat_of", "criteria")  # fmt: skip
 OnUnrated = Literal["keep", "drop"]
 """What to do with preferences whose responses are not both rated, when others are."""
 
@@ -60,11 +62,13 @@ def preferences_of(
     wrong: OnWrong = "swap",
     unrated: OnUnrated = "keep",
     unjudged: OnUnjudged = "drop",
+    both_bad: OnBothBad = "drop",
     votes: Votes = "probability",
     without: Collection[str] = (),
     weights: Mapping[str, float] | None = None,
     adjudication: Adjudication = "wins",
     models: Models = "fill",
+    criterion: str | None = None,
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -80,6 +84,8 @@ def preferences_of(
             ratings empty, "drop" leaves the preference out.
         unjudged: what to do with preferences whose direction nobody gave (see `without_direction`): "drop" leaves them
             out, "keep" keeps them in the imported order. Lone responses are left out in any case.
+        both_bad: what to do with preferences that more than half of the votes call both bad: "drop" leaves them out,
+            "keep" keeps what the other votes say. The column `both_bad` has the share of such votes.
         votes: weight of a label of kind "preference", in `soft_label` and in `wrong`: "probability", its confidence (1
             if it has none); "whole", always 1; "grades", the share of right answers of its grade, as estimated by
             `calibrate_grades`.
@@ -87,6 +93,7 @@ def preferences_of(
         weights: how much each label of an annotator counts, by name, in `soft_label`, mean ratings and `wrong`, in
             place of the weight that the store has. Calibrated grades have weights of their own.
         adjudication: of items that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
+        criterion: in a project with several, the one that decides; the first one by default.
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
 
     Returns:
@@ -99,7 +106,7 @@ def preferences_of(
         empty. Everything else is as imported; of images, the files are.
 
     Raises:
-        ConfigError: an unknown value of `wrong`, `unrated`, `unjudged` or `votes`.
+        ConfigError: an unknown value of `wrong`, `unrated`, `unjudged`, `both_bad` or `votes`.
         DataError: strengths of preferences that the project does not have, below 0, or not finite; a project that asks
             for ratings, and has none yet; nothing is left; no annotator of a name in `without` or `weights`; grades
             that cannot be calibrated.
@@ -108,6 +115,7 @@ def preferences_of(
     for name, value, known in (
         ("unrated", unrated, OnUnrated),
         ("unjudged", unjudged, OnUnjudged),
+        ("both_bad", both_bad, OnBothBad),
         ("votes", votes, Votes),
     ):
         if value not in get_args(known):
@@ -127,6 +135,9 @@ def preferences_of(
     if votes == "grades":
         counting = replace(counting, weights={})
     labels, weights, notes = counting.labels, counting.weights, list[str]()
+    if project.criteria:
+        notes.append(f"what people say on each criterion: {', '.join(put_criteria(columns, labels, project, weights))}")
+    labels = labels_on(labels, project, criterion)
     against, missing = put_ratings(columns, labels, notes, weights)
     kinds = item_kinds(store, project)
     rated = bool(notes)  # something was put
@@ -168,6 +179,7 @@ def preferences_of(
         for row, reason in without_direction(store, project, imported, judged).items()
         if unjudged == "drop" or reason[0] == "alone"
     }
+    bad = put_both_bad(columns, both_bad_shares(labels, weights), both_bad, out, notes)
     _tell_unjudged(store, project, columns, out, notes)
     if rated:
         ratings_decide(columns, judged)
@@ -196,6 +208,7 @@ def preferences_of(
         out |= dict.fromkeys(missing, ("unrated", "a response has no rating.", "keep it with --unrated keep."))
     if wrong == "drop":
         out |= {row: _reason(called.get(row), against.get(row)) for row in rows}
+    out |= {row: reason(share) for row, share in bad.items()}
     unsaid = sum(_unsay(columns, row) for row in range(len(columns["id"])) if row not in out)
     if unsaid:
         notes.append(

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from popmargin.label.quality.good_enough import TARGET
 from popmargin.label.quality.label_quality import Quality, label_quality
@@ -24,12 +25,12 @@ def projects_quality(
         ConfigError, DataError: as of `pool`.
     """
     pooled = pool(projects, without=without)
-    quality = label_quality(pooled.labels, pooled.strengths, rated_by_people=pooled.rated_by_people, target=target)
+    criteria = [one.name for one in projects[0][1].criteria] if len(projects) == 1 else []
+    settings: dict[str, Any] = {"rated_by_people": pooled.rated_by_people, "target": target, "criteria": criteria}
+    quality = label_quality(pooled.labels, pooled.strengths, **settings)
     if len(projects) > 1:  # a version of one project's guidelines is none of another's
         quality = replace(quality, versions=[])
     if pooled.left_out:
-        counting = label_quality(
-            pooled.counting, pooled.strengths, rated_by_people=pooled.rated_by_people, target=target
-        )
+        counting = label_quality(pooled.counting, pooled.strengths, **settings)
         quality = replace(quality, without=counting, left_out=pooled.left_out)
     return quality, pooled.shared

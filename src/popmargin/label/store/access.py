@@ -14,7 +14,9 @@ from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store import assign, items, offers
 from popmargin.label.store.answers import clean
 from popmargin.label.store.changes import log_change
+from popmargin.label.store.criteria import load_criteria
 from popmargin.label.store.records import ANNOTATOR_KINDS, Annotator, Project
+from popmargin.label.store.shown_columns import load_names
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, project, project_change
 
 NAME_CHARACTERS = 200
@@ -290,7 +292,8 @@ def project_of(row: Any) -> Project:
         "state": row.state or "open",
         "votes_hidden": bool(row.votes_hidden),
     }
-    values |= {"wording": row.wording or "better", "grades": bool(row.grades)}
+    values |= {"wording": row.wording or "better", "grades": bool(row.grades), "shown": load_names(row.shown)}
+    values |= {"both_bad": bool(row.both_bad), "criteria": load_criteria(row.criteria)}
     return Project(**values)
 
 

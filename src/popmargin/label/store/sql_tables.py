@@ -104,6 +104,12 @@ project = Table(
     Column("state", String(20)),
     # Whether adjudicators decide without seeing the votes; null means no.
     Column("votes_hidden", Boolean),
+    # A JSON list of columns of the data that are shown with a task; null: none.
+    Column("shown", Text),
+    # Whether an answer about two responses may be that both are bad; null means no.
+    Column("both_bad", Boolean),
+    # A JSON list of names and questions, of which the first is that of the verdicts; null: a single question.
+    Column("criteria", Text),
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -276,6 +282,7 @@ assignment = Table(
     UniqueConstraint("annotator", "item", "is_repeat"),
     UniqueConstraint("annotator", "number"),
 )
+Index("ix_assignment_item", assignment.c["item"])
 Index("ix_assignment_state", assignment.c.annotator, assignment.c.state, assignment.c.number)
 LEASED = text("assignment.state = 'leased'")
 """The condition of the lease index: a database uses the index only if a query repeats it without parameters."""
@@ -308,9 +315,18 @@ label = Table(
     Column("created_at", UtcDateTime, nullable=False),
     # Version that the annotator had acknowledged; null without one, for models, and in labels older than versions.
     Column("guidelines_version", Integer),
+    # Verdicts on the project's criteria after the first, a JSON object; null: none.
+    Column("criteria", Text),
     UniqueConstraint("assignment", "revision"),
     UniqueConstraint("annotator", "request"),
     Index("ix_label_annotator", "annotator", "id"),
+)
+
+Index(
+    "ix_label_note",
+    label.c.assignment,
+    sqlite_where=text("note <> ''"),
+    postgresql_where=text("note <> ''"),
 )
 
 # What was changed while people labelled: settings and guidelines, as texts.
