@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from popmargin.generate.purse import Purse
 from popmargin.generate.server import SHOWN, NoAnswerError, Server
 from popmargin.judges.answer_cache import AnswerCache, request_key
 
@@ -14,6 +15,7 @@ class ChatClient:
         url: base of the API ("http://localhost:8000/v1"), or its chat/completions address.
         read: extracts the part to store from the server's JSON.
         cache: where answers are stored.
+        purse: pays the calls; None lets all be made.
         api_key_env, workers, retries, backoff, timeout, requests_per_minute: see `Server`.
 
     Raises:
@@ -27,6 +29,7 @@ class ChatClient:
         *,
         read: Callable[[Any], Any],
         cache: AnswerCache,
+        purse: Purse | None = None,
         api_key_env: str | None = None,
         workers: int = 8,
         retries: int = 5,
@@ -36,6 +39,7 @@ class ChatClient:
     ) -> None:
         self.cache = cache
         self._read = read
+        self._purse = purse
         self._server = Server(
             url,
             what="Judge",
@@ -83,13 +87,17 @@ class ChatClient:
             if key not in known or (anew is not None and anew(known[key]))
         }
         self._server.understood |= any(key in known for key in keys)
-        # By key, so in random order: long questions are often adjacent, and would look like a failing server.
+        if self._purse is None or not self._purse.limited:
+            # By key, so in random order: long questions are often adjacent, and would look like a failing server. Where
+            # the budget may end, both orders of a question are asked before the next one.
+            wanted = dict(sorted(wanted.items()))
         failures = self._server.ask(
-            dict(sorted(wanted.items())),
+            wanted,
             read=lambda _, answer: self._read(answer),
             keep=self.cache.add,
             kept=str(self.cache.path),
             progress="judge" if progress else None,
+            purse=self._purse,
         )
         return [failures[key] if key in failures else known[key] for key in keys]
 
