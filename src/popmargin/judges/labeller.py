@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from popmargin.data.questions import Kind, PreferenceText, Verdict
 from popmargin.errors import counted
 
-_ORDERS = re.compile(r"orders: ([AB=?])(?: ([01]\.\d+))?, ([AB=?])(?: ([01]\.\d+))?")
+_ORDERS = re.compile(r"orders: ([AB=?])(?: ([01]\.\d+))?(?:, ([AB=?])(?: ([01]\.\d+))?)?")
 
 
 @dataclass(frozen=True)
@@ -169,11 +169,22 @@ def read_orders(note: str) -> tuple[Order, Order] | None:
         >>> read_orders("orders: A 0.800, B 0.250")
         (Order(place='A', p=0.8), Order(place='B', p=0.25))
     """
+    found = orders_of(note)
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
+def orders_of(note: str) -> list[Order]:
+    """The answers in a judge's note: two, or one if it was asked once; none in other notes.
+
+    Example:
+        >>> orders_of("orders: B"), orders_of("too long")
+        ([Order(place='B', p=None)], [])
+    """
     found = _ORDERS.match(note)
     if found is None:
-        return None
-    first, second = (Order(place, float(p) if p else None) for place, p in (found.group(1, 2), found.group(3, 4)))
-    return first, second
+        return []
+    given = (found.group(1, 2), found.group(3, 4))
+    return [Order(place, float(p) if p else None) for place, p in given if place]
 
 
 def count_verdicts(opinions: Sequence[Opinion], account: Account) -> None:

@@ -18,6 +18,7 @@ from popmargin.label.quality.carry_over import CarryOver, carry_over
 from popmargin.label.quality.drift import Drift, drift_of
 from popmargin.label.quality.good_enough import TARGET, order_of
 from popmargin.label.quality.habits import Habits, habits_of
+from popmargin.label.quality.judge_calibration import JudgeCalibration, judge_calibrations
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
 from popmargin.label.quality.time_costs import Paces, paces
 from popmargin.label.quality.versions import VersionQuality, by_version
@@ -83,6 +84,7 @@ class Quality:
         adjudications: decisions of adjudicators, which no other figure holds; None without one.
         versions: people's labels by version of the guidelines; empty if there is one.
         stayed: the order effect of tasks that keep a preference of the task before; None without such tasks.
+        calibration: models on the items that people have decided, too.
     """
 
     labels: int
@@ -102,6 +104,7 @@ class Quality:
     versions: list[VersionQuality] = field(default_factory=list[VersionQuality])
     adjudications: Adjudications | None = None
     stayed: CarryOver | None = None
+    calibration: list[JudgeCalibration] = field(default_factory=list[JudgeCalibration])
 
 
 def label_quality(
@@ -142,6 +145,7 @@ def label_quality(
         versions=by_version(labels),
         adjudications=decided,
         stayed=carry_over(first_time),
+        calibration=judge_calibrations(first_time),
     )
 
 
