@@ -232,6 +232,12 @@ def _add_export(verbs: Any) -> None:
         "or count them like a person's (equal) (default: fill)",
     )
     parser.add_argument(
+        "--pool",
+        choices=("dawid-skene",),
+        help="edges and preferences: one probability for each item from all its votes, each labeller counting by how "
+        "often it is right; models count only where no person has decided, unless --models equal (default: the mean)",
+    )
+    parser.add_argument(
         "--unjudged",
         choices=("drop", "keep"),
         help="preferences of which neither the data nor a label says which response is better: leave them out, or keep "
@@ -332,6 +338,8 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"--formulas is for .csv files, and {args.out} is none: it keeps every text as it is.")
     if args.models and kind in ("ratings", "labels", "history", "jsonl"):
         raise ConfigError(f"--models is only for preferences and edges, not {kind}, which have every label.")
+    if args.pool and kind in ("ratings", "labels", "history", "jsonl"):
+        raise ConfigError(f"--pool is only for preferences and edges, not {kind}, which are exported one by one.")
     if args.wrong and kind in ("ratings", "labels", "history", "jsonl"):
         raise ConfigError(f"--wrong is only for preferences and edges, not {kind}, which are exported unchanged.")
     suffixes = {"edges": (*PARQUET, ".csv"), "preferences": (*SAVE_SUFFIXES, ".csv")}.get(kind, _TABLES)
@@ -380,6 +388,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             without=args.without,
             adjudication=args.adjudication,
             models=args.models or "fill",
+            pool=args.pool,
         )
         if in_cells:
             guarded = save_labels(edges.table, args.out, formulas=formulas)
@@ -398,6 +407,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             unjudged=args.unjudged or "drop",
             votes=args.votes or "probability",
             models=args.models or "fill",
+            pool=args.pool,
             without=args.without,
             weights=weights_of(args),
             adjudication=args.adjudication,

@@ -35,7 +35,8 @@ from popmargin.label.export.judged_wrong import (
     wrong_preferences,
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings, ratings_decide
-from popmargin.label.export.people_first import Models
+from popmargin.label.export.people_first import Models, people_first
+from popmargin.label.export.pooled_votes import Pooling, pool_votes, soft_label
 from popmargin.label.export.stored_images import image_features, images_of_table
 from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
@@ -64,6 +65,7 @@ def preferences_of(
     weights: Mapping[str, float] | None = None,
     adjudication: Adjudication = "wins",
     models: Models = "fill",
+    pool: Pooling | None = None,
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -87,6 +89,8 @@ def preferences_of(
             others.
         adjudication: of items that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
+        pool: "dawid-skene" makes `soft_label` the probability of all votes together, each labeller counting by how
+            often it is right (see `pool_votes`); None makes it their mean.
 
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
@@ -113,6 +117,8 @@ def preferences_of(
             raise ConfigError(f"{name} is {value!r}; choose {', '.join(get_args(known))}.")
     if weights and votes == "grades":
         raise ConfigError("weights and votes='grades' exclude each other: calibrated grades have their own weights.")
+    if pool and (weights or votes != "probability"):
+        raise ConfigError("pool excludes weights and votes: it finds out itself how much each labeller's votes count.")
     columns = store.preference_columns(project.id)
     if columns["id"] and not any(side is not None for side in columns["rejected"]):
         raise DataError(
@@ -120,8 +126,12 @@ def preferences_of(
             "--as ratings."
         )
     imported = {name: list(columns[name]) for name in ("id", "rejected", "soft_label", MARK) if name in columns}
-    counting = counting_labels(store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=models)
-    labels, notes = counting.labels, list[str]()
+    counted_as = "equal" if pool else models  # pooling learns from models' labels that do not count
+    counting = counting_labels(
+        store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=counted_as
+    )
+    every, notes = counting.labels, list[str]()
+    labels = people_first(every, models)
     store.refuse_unknown(project.id, weights or ())
     against, missing = put_ratings(columns, labels, notes, weights)
     kinds = item_kinds(store, project)
@@ -139,10 +149,11 @@ def preferences_of(
         calibration = calibrate_grades(labels)
         labels = graded_probabilities(labels, calibration)
         notes.append(calibration.note())
-    voted, by_most = _soft_labels(labels, votes, weights or {}), wrong_preferences(labels, votes, weights)
+    voted = _soft_labels(labels, votes, weights or {}) if pool is None else _pooled_labels(every, models, notes)
+    by_most = wrong_preferences(labels, votes, weights)
     if not voted and "preference" in kinds and unjudged == "keep":
         notes.append("nobody has judged a preference yet: order and soft labels are those of the imported data")
-    if votes == "grades":  # what the answers say together also says which response is better
+    if votes == "grades" or pool:  # what the answers say together also says which response is better
         by_most = {key: counts for key, counts in by_most.items() if voted.get(key, 0.0) < 0.5}
     for row, key in enumerate(columns["id"]):
         if key in voted:
@@ -316,6 +327,16 @@ def _soft_labels(labels: Any, votes: Votes, weights: Mapping[str, float]) -> dic
         key: sum(weight * share for weight, share in values) / sum(weight for weight, _ in values)
         for key, values in said.items()
     }
+
+
+def _pooled_labels(labels: Any, models: Models, notes: list[str]) -> dict[str, float]:
+    """Preference id -> probability that chosen is better, from all votes on it together."""
+    single = labels.filter(pc.equal(labels["kind"], "preference"))
+    rows = single.select(["item", "first", "annotator", "annotator_kind", "verdict", "repeat_of"]).to_pylist()
+    pooled = pool_votes(rows, models)
+    notes += pooled.notes()
+    names = {row["item"]: row["first"] for row in rows}
+    return {names[item]: soft_label(chances) for item, chances in pooled.chances.items()}
 
 
 def _turn(columns: dict[str, list[Any]], row: int) -> bool:

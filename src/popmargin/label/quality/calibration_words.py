@@ -15,6 +15,7 @@ SOURCES: dict[Source, str] = {
     "probabilities": "probabilities",
     "orders": "both orders",
     "own": "the model",
+    "pooled": "pooling",
     "": "none given",
 }
 """Where a confidence is from, in the table."""

@@ -12,13 +12,16 @@ from typing import Any, Literal
 import numpy as np
 
 from popmargin.judges.labeller import orders_of
+from popmargin.label.export.pooled_votes import pool_votes
 from popmargin.statistics.calibration import ConfidenceBin, confidence_curve, confidence_error, mean_share
 from popmargin.statistics.intervals import UNDEFINED, Interval
 
 _DECIDED = ("first", "second", "tie")
 _BINS, _IN_A_BIN = 10, 20
-Source = Literal["probabilities", "orders", "own", ""]
-"""Where a model's confidence is from: its probabilities, the share of both orders, or its own words; "" without one."""
+PANEL = "panel"
+"""Kind of several models together."""
+Source = Literal["probabilities", "orders", "own", "pooled", ""]
+"""Where a confidence is from: probabilities, the share of both orders, the model itself, or pooling; "" without one."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class JudgeCalibration:
 
     Attributes:
         name: of the model.
-        kind: of the model: judge, reward or ratings.
+        kind: of the model: judge, reward or ratings; "panel" for all together.
         asked: kind of the items.
         items: on which the model prefers a side, and at least one person has decided.
         people: people's votes on them.
@@ -54,7 +57,9 @@ class JudgeCalibration:
 
 
 def judge_calibrations(rows: Sequence[Mapping[str, Any]]) -> list[JudgeCalibration]:
-    """Every model that has labelled items with people, by kind of item, best first.
+    """Every model that has labelled items with people, by kind of item, best first, and all models together.
+
+    Models together are pooled by Dawid–Skene without people's votes, on items that at least two of them have decided.
 
     Args:
         rows: labels as of `LabelStore.labels`, without repeats.
@@ -73,16 +78,41 @@ def judge_calibrations(rows: Sequence[Mapping[str, Any]]) -> list[JudgeCalibrati
         for (asked, kind, name), given in models.items()
         if (shared := [row for row in given if row["item"] in people])
     ]
+    for asked in sorted({key[0] for key in models}):
+        together = _panel([row for key, given in models.items() if key[0] == asked for row in given], asked)
+        shared = [row for row in together if row["item"] in people]
+        found += [_calibration(shared[0]["annotator"], PANEL, asked, shared, people, "pooled")] if shared else []
     known = [one for one in found if one.items]
     return sorted(known, key=lambda one: (one.asked != "pop", -one.agreement.estimate, one.name))
 
 
+def _panel(rows: Sequence[Mapping[str, Any]], asked: str) -> list[dict[str, Any]]:
+    """The pooled votes of several models as labels; none of a single model."""
+    voters: defaultdict[int, set[str]] = defaultdict(set)
+    for row in rows:
+        voters[row["item"]].add(row["annotator"])
+    shared = [row for row in rows if len(voters[row["item"]]) > 1]
+    if not shared:
+        return []
+    name = f"{len({row['annotator'] for row in shared})} models pooled"
+    labels: list[dict[str, Any]] = []
+    for item, chances in pool_votes(shared).chances.items():
+        best = max(chances, key=lambda verdict: chances[verdict])
+        labels.append({"item": item, "annotator": name, "verdict": best, "confidence": chances[best], "note": ""})
+    return labels
+
+
 def _calibration(
-    name: str, kind: str, asked: str, rows: Sequence[Mapping[str, Any]], people: Mapping[int, list[str]]
+    name: str,
+    kind: str,
+    asked: str,
+    rows: Sequence[Mapping[str, Any]],
+    people: Mapping[int, list[str]],
+    source: Source | None = None,
 ) -> JudgeCalibration:
     sided = [row for row in rows if row["verdict"] != "tie"]
     right_N = np.array([_agreeing(row["verdict"], people[row["item"]]) for row in sided])
-    source = _source(sided)
+    source = _source(sided) if source is None else source
     sure_N = np.array([math.nan if row["confidence"] is None else row["confidence"] for row in sided], dtype=np.float64)
     known_N = np.isfinite(sure_N) & (source != "")
     sure, right = sure_N[known_N], right_N[known_N]
