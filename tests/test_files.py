@@ -54,7 +54,8 @@ NO_WRITERS = {"copy", "dump"}
 """Of these, names that other objects have too: only of `shutil`, `json`, `yaml` and `pickle` do they write files."""
 WRITE_IN_PLACE = {
     ("files.py", "append_jsonl"): "a log grows line by line; what a kill leaves of a line is cut off",
-    ("judges/answer_cache.py", "add_many"): "a log of answers, likewise",
+    ("generate/batch_log.py", "_write"): "a log of batches, likewise",
+    ("judges/answer_cache.py", "_append"): "a log of answers, likewise",
     ("judges/answer_cache.py", "_is_torn"): "reads",
     ("judges/answer_cache.py", "_mended"): "cuts off what a kill left of a line",
     (

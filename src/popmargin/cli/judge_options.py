@@ -36,6 +36,19 @@ def add_judge_options(parser: argparse.ArgumentParser, *, panel: bool = False) -
     server.add_argument("--max-tokens", type=number(Size), help="maximum tokens of an answer (default: 8)")
     server.add_argument("--price-in", type=number(NotNegative), help="price per million prompt tokens", **each)
     server.add_argument("--price-out", type=number(NotNegative), help="price per million completion tokens", **each)
+    if panel:
+        server.add_argument(
+            "--batch",
+            action="store_true",
+            help="ask by the server's batch endpoint (/v1/batches): often at half the price, within a day; a run that "
+            "was stopped finds its batches again",
+        )
+        server.add_argument(
+            "--batch-poll",
+            type=number(Positive),
+            metavar="SECONDS",
+            help="time between two looks at a batch (default: 30)",
+        )
     local = parser.add_argument_group("local judges")
     local.add_argument(
         "--batch-size", type=number(Size), help="prompts per batch; does not affect verdicts (default: 8)"
@@ -94,6 +107,12 @@ def judge_options(args: argparse.Namespace) -> dict[str, Any]:
         ConfigError: a flag without a value, or --reward-options that are not a mapping.
     """
     given = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
+    if getattr(args, "batch", False):
+        given["batch"] = True
+        if args.batch_poll is not None:
+            given["batch_poll"] = args.batch_poll
+    elif getattr(args, "batch_poll", None) is not None:
+        raise ConfigError("--batch-poll is for --batch. Give both, or neither.")
     if args.no_logprobs:
         given["logprobs"] = False
     if args.request:

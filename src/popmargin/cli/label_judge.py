@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from popmargin.label.store.label_store import LabelStore
     from popmargin.label.store.records import Project
 
+_IN_BATCHES = 20_000
+"""Questions between two writes to the store, where they are asked in batches."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Add `label judge` to the command line."""
@@ -134,10 +137,11 @@ def _label(
 ) -> tuple[int, int]:
     """Label with one judge: how many questions the budget left out, and the exit code."""
     from popmargin.judges.labeller import Account
-    from popmargin.label.labellers.labelling import count_unsure, label_store
+    from popmargin.label.labellers.labelling import BATCH, count_unsure, label_store
 
     account = Account()
-    new = label_store(store, project.id, labeller, account, again=args.again, progress=True)
+    at_once = _IN_BATCHES if args.batch else BATCH
+    new = label_store(store, project.id, labeller, account, again=args.again, at_once=at_once, progress=True)
     labels, unsure = count_unsure(store, project.id, labeller.name)
     print(f"{labeller.name}: {counted(new, 'new label')} in project '{project.name}'")
     print(account, flush=True)

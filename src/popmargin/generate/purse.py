@@ -13,11 +13,11 @@ class Purse(Protocol):
         """Whether calls may be refused."""
         ...
 
-    def admit(self, key: str, body: Mapping[str, Any]) -> bool:
-        """Whether a call may be made."""
+    def admit(self, key: str, body: Mapping[str, Any], *, wait: bool = True) -> bool:
+        """Whether a call may be made; it may have to wait for others."""
         ...
 
-    def settle(self, key: str, body: Mapping[str, Any], usage: Mapping[str, Any] | None) -> None:
+    def settle(self, key: str, body: Mapping[str, Any], usage: Mapping[str, Any] | None, *, batch: str = "") -> None:
         """What it cost: the server's count of tokens, empty if unknown; None if nothing."""
         ...
 

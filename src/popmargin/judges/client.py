@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from popmargin.errors import ConfigError
+from popmargin.generate.batch_server import BatchServer
 from popmargin.generate.purse import Purse
 from popmargin.generate.server import SHOWN, NoAnswerError, Server
 from popmargin.judges.answer_cache import AnswerCache, request_key
@@ -16,7 +18,9 @@ class ChatClient:
         read: extracts the part to store from the server's JSON.
         cache: where answers are stored.
         purse: pays the calls; None lets all be made.
-        api_key_env, workers, retries, backoff, timeout, requests_per_minute: see `Server`.
+        batch: ask by the server's batch endpoint.
+        batch_poll: seconds between two looks at a batch.
+        api_key_env, workers, retries, backoff, timeout, requests_per_minute: see `Server` and `BatchServer`.
 
     Raises:
         ConfigError: the address is no URL, the key is missing, or a setting is out of range.
@@ -30,6 +34,8 @@ class ChatClient:
         read: Callable[[Any], Any],
         cache: AnswerCache,
         purse: Purse | None = None,
+        batch: bool = False,
+        batch_poll: float = 30.0,
         api_key_env: str | None = None,
         workers: int = 8,
         retries: int = 5,
@@ -40,16 +46,17 @@ class ChatClient:
         self.cache = cache
         self._read = read
         self._purse = purse
-        self._server = Server(
-            url,
-            what="Judge",
-            api_key_env=api_key_env,
-            workers=workers,
-            retries=retries,
-            backoff=backoff,
-            timeout=timeout,
-            requests_per_minute=requests_per_minute,
-        )
+        shared: dict[str, Any] = {
+            "what": "Judge", "api_key_env": api_key_env, "retries": retries, "backoff": backoff, "timeout": timeout,
+        }  # fmt: skip
+        self._server: Server | BatchServer
+        if batch:
+            if requests_per_minute is not None:
+                raise ConfigError("requests_per_minute is for single calls; a batch has no rate. Remove one of them.")
+            log = cache.path.with_name(cache.path.name + ".batches")
+            self._server = BatchServer(url, log=log, poll=batch_poll, **shared)
+        else:
+            self._server = Server(url, workers=workers, requests_per_minute=requests_per_minute, **shared)
 
     @property
     def url(self) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,11 +121,13 @@ class Budget:
         self._held: list[float] = []
         self._changed = threading.Condition()
 
-    def hold(self, most: float) -> bool:
+    def hold(self, most: float, *, wait: bool = True) -> bool:
         """Set aside what a call costs at most; false if it might go past the limit. Waits for calls under way, which
-        may cost less than was set aside; the first call that does not fit ends it for all."""
+        may cost less than was set aside; the first call that does not fit then ends it for all."""
         with self._changed:
             while not self.closed and self._beyond(most):
+                if not wait:
+                    return False
                 if self._held:
                     self._changed.wait()
                 else:
@@ -171,27 +174,39 @@ class Purse:
         self._cache = cache
         self._scope = scope
         self._batched: set[tuple[str, str]] = set()
-        open_calls: dict[str, list[Any]] = {}
+        self._admitted: Counter[str] = Counter()
+        self._open: dict[str, list[Any]] = {}
+        self._lock = threading.Lock()
         for key, paid in cache.payments:
-            if paid.get("for") != scope:
-                continue
-            if "most" in paid:
-                open_calls.setdefault(key, []).append(paid["most"])
-                continue
-            if open_calls.get(key):
-                open_calls[key].pop()
-            if "batch" in paid:
-                self._batched.add((key, paid["batch"]))
-            budget.paid += prices.of(*paid["tokens"])
-        budget.paid += sum(prices.of(*tokens) for several in open_calls.values() for tokens in several)
+            if paid.get("for") == scope:
+                self._take(key, paid)
+        budget.paid += sum(prices.of(*tokens) for several in self._open.values() for tokens in several)
+
+    def _take(self, key: str, paid: Mapping[str, Any]) -> None:
+        """Count a payment of an earlier run, or a call that was begun."""
+        if "most" in paid:
+            self._open.setdefault(key, []).append(paid["most"])
+            return
+        if self._open.get(key):
+            self._open[key].pop()
+        batch = paid.get("batch")
+        if batch is None or (key, batch) not in self._batched:
+            self.budget.paid += self.prices.of(*paid["tokens"])
+        if batch is not None:
+            self._batched.add((key, batch))
 
     @property
     def limited(self) -> bool:
         """Whether there is a limit."""
         return self.budget.limit is not None
 
-    def admit(self, key: str, body: Mapping[str, Any]) -> bool:
+    def admit(self, key: str, body: Mapping[str, Any], *, wait: bool = True) -> bool:
         """Whether a call may be made; what it costs at most is set aside.
+
+        Args:
+            key: of the request.
+            body: the request.
+            wait: wait for calls under way, which may cost less than was set aside.
 
         Raises:
             ConfigError: there is a limit, and the answer has none.
@@ -199,8 +214,10 @@ class Purse:
         if not self.limited:
             return True
         tokens = self._most(body)
-        if not self.budget.hold(self.prices.of(*tokens)):
+        if not self.budget.hold(self.prices.of(*tokens), wait=wait):
             return False
+        with self._lock:
+            self._admitted[key] += 1
         self._cache.pay(key, {"for": self._scope, "most": tokens})
         return True
 
@@ -214,20 +231,31 @@ class Purse:
                 the call cost nothing.
             batch: the batch that the call was part of; each of its answers is paid once, however often it is read.
         """
-        most = self._most(body) if self.limited else (0, 0)
+        held, counted_before = self._set_aside(key, body)
         if batch and (key, batch) in self._batched:
-            self.budget.settle(self.prices.of(*most), 0.0)
+            self.budget.settle(held, -counted_before)
             return
         tokens = (0, 0)
         if usage is not None:
-            given = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
             bound = most_tokens(body)
-            tokens = tuple(int(b or 0) if n is None else int(n) for n, b in zip(given, bound, strict=True))
+            given = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+            prompt, completion = (int(b or 0) if n is None else int(n) for n, b in zip(given, bound, strict=True))
+            tokens = (prompt, completion)
         if any(tokens) or self.limited:
-            if batch:
-                self._batched.add((key, batch))
             self._cache.pay(key, {"for": self._scope, "tokens": tokens} | ({"batch": batch} if batch else {}))
-        self.budget.settle(self.prices.of(*most), self.prices.of(*tokens))
+        if batch:
+            self._batched.add((key, batch))
+        self.budget.settle(held, self.prices.of(*tokens) - counted_before)
+
+    def _set_aside(self, key: str, body: Mapping[str, Any]) -> tuple[float, float]:
+        """What was set aside for a call, and what was counted as paid since an earlier run began it."""
+        with self._lock:
+            if self._admitted[key]:
+                self._admitted[key] -= 1
+                return self.prices.of(*self._most(body)), 0.0
+            if self._open.get(key):
+                return 0.0, self.prices.of(*self._open[key].pop())
+        return 0.0, 0.0
 
     def _most(self, body: Mapping[str, Any]) -> tuple[int, int]:
         prompt, completion = most_tokens(body)
