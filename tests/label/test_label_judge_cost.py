@@ -107,6 +107,26 @@ def test_a_limit_needs_prices_and_the_length_of_answers(judge: Callable[..., Any
         Purse(Budget(1.0), AnswerCache(tmp_path / "c.jsonl"), scope="", prices=Prices())
 
 
+def test_a_panel_labels_under_several_names_and_shares_the_limit(
+    judge: Callable[..., Any], server: Served, tmp_path: Path
+) -> None:
+    """The second judge costs ten times as much a token; both are counted together, over restarts."""
+    prices = ("--price-in", "10000", "--price-in", "100000")
+    two = ("--judge", server.spec.replace("grader", "other"), "--name", "cheap", "--name", "dear")
+    code, _, err, calls = judge("--judge", server.spec, "--dry-run")
+    assert (code, calls) == (2, 0) and "Two judges of the panel are named 'judge:grader'" in err
+    code, _, err, calls = judge("--judge", server.spec, "--name", "one", "--dry-run")
+    assert (code, calls) == (2, 0) and "--name is given 1 time for 2 judges" in err
+    code, _, err, calls = judge(*two, "--max-cost", "60", prices=prices)
+    assert (code, calls) == (0, 24) and "Stopped at --max-cost 60: 24 is paid" in err and "12 questions are left" in err
+    code, out, _, _ = judge(*two, "--dry-run", prices=prices)
+    assert out.startswith("cheap: 0 questions, 0 calls") and "dear: 12 questions, 24 calls" in out
+    assert "paid in earlier runs: 24\n" in out
+    assert judge(*two, "--max-cost", "1000", prices=prices)[3] == 24
+    assert sorted(row["annotator"] for row in labels(tmp_path)) == ["cheap"] * 12 + ["dear"] * 12
+    assert "paid in earlier runs: 264\n" in judge(*two, "--dry-run", prices=prices)[1]
+
+
 def test_forecasts_add_up() -> None:
     total = Forecast(1, 2, 3, 0.5, 1.0, priced=True) + Forecast(1, 1, 0, 0.25, 0.5)
     assert total == Forecast(2, 3, 3, 0.75, 1.5, priced=True)
