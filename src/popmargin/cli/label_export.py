@@ -79,6 +79,12 @@ def add_parser(verbs: Any) -> None:
         "or count them like a person's (equal) (default: fill)",
     )
     parser.add_argument(
+        "--pool",
+        choices=("dawid-skene",),
+        help="edges and preferences: one probability for each item from all its votes, each labeller counting by how "
+        "often it is right; models count only where no person has decided, unless --models equal (default: the mean)",
+    )
+    parser.add_argument(
         "--unjudged",
         choices=("drop", "keep"),
         help="preferences of which neither the data nor a label says which response is better: leave them out, or keep "
@@ -132,6 +138,8 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(f"--criterion is only for preferences and ratings, not {kind}, which has every criterion.")
     if args.models and kind in ("ratings", "labels", "history", "jsonl"):
         raise ConfigError(f"--models is only for preferences and edges, not {kind}, which have every label.")
+    if args.pool and kind in ("ratings", "labels", "history", "jsonl"):
+        raise ConfigError(f"--pool is only for preferences and edges, not {kind}, which are exported one by one.")
     if args.wrong and kind in ("ratings", "labels", "history", "jsonl"):
         raise ConfigError(f"--wrong is only for preferences and edges, not {kind}, which are exported unchanged.")
     if kind != "dataset" and (args.licence or args.push_to_hub):
@@ -197,6 +205,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             without=args.without,
             adjudication=args.adjudication,
             models=args.models or "fill",
+            pool=args.pool,
         )
         if in_cells:
             guarded = save_labels(edges.table, args.out, formulas=formulas)
@@ -218,6 +227,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             criterion=args.criterion,
             votes=args.votes or "probability",
             models=args.models or "fill",
+            pool=args.pool,
             without=args.without,
             weights=weights_of(args),
             adjudication=args.adjudication,
@@ -259,6 +269,6 @@ def _card(store: Any, project: Any, prefs: Any, args: argparse.Namespace) -> str
     """The data card, with the options that change what is exported."""
     from popmargin.label.export.data_card import UNKNOWN, data_card
 
-    named = ("wrong", "unrated", "unjudged", "both_bad", "criterion", "votes", "models", "adjudication")
+    named = ("wrong", "unrated", "unjudged", "both_bad", "criterion", "votes", "models", "pool", "adjudication")
     options = {name: value for name in named if (value := getattr(args, name))}
     return data_card(store, project, prefs, licence=args.licence or UNKNOWN, without=args.without, options=options)

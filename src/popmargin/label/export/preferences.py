@@ -38,7 +38,8 @@ from popmargin.label.export.judged_wrong import (
     wrong_preferences,
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings, ratings_decide
-from popmargin.label.export.people_first import Models
+from popmargin.label.export.people_first import Models, people_first
+from popmargin.label.export.pooled_votes import Pooling, pool_votes, soft_label
 from popmargin.label.export.stored_images import image_features, images_of_table
 from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
@@ -69,6 +70,7 @@ def preferences_of(
     adjudication: Adjudication = "wins",
     models: Models = "fill",
     criterion: str | None = None,
+    pool: Pooling | None = None,
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -95,6 +97,8 @@ def preferences_of(
         adjudication: of items that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
         criterion: in a project with several, the one that decides; the first one by default.
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
+        pool: "dawid-skene" makes `soft_label` the probability of all votes together, each labeller counting by how
+            often it is right (see `pool_votes`); None makes it their mean.
 
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
@@ -122,6 +126,8 @@ def preferences_of(
             raise ConfigError(f"{name} is {value!r}; choose {', '.join(get_args(known))}.")
     if weights and votes == "grades":
         raise ConfigError("weights and votes='grades' exclude each other: calibrated grades have their own weights.")
+    if pool and (weights or votes != "probability"):
+        raise ConfigError("pool excludes weights and votes: it finds out itself how much each labeller's votes count.")
     columns = store.preference_columns(project.id)
     if columns["id"] and not any(side is not None for side in columns["rejected"]):
         raise DataError(
@@ -129,18 +135,22 @@ def preferences_of(
             "--as ratings."
         )
     imported = {name: list(columns[name]) for name in ("id", "rejected", "soft_label", MARK) if name in columns}
+    counted_as = "equal" if pool else models  # pooling learns from models' labels that do not count
     counting = counting_labels(
-        store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=models, weights=weights
+        store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=counted_as, weights=weights
     )
-    if votes == "grades":
+    if votes == "grades" or pool:
         counting = replace(counting, weights={})
-    labels, weights, notes = counting.labels, counting.weights, list[str]()
+    weights, notes = counting.weights, list[str]()
     if project.criteria:
-        notes.append(f"what people say on each criterion: {', '.join(put_criteria(columns, labels, project, weights))}")
-    labels = labels_on(labels, project, criterion)
+        on_each = put_criteria(columns, people_first(counting.labels, models), project, weights)
+        notes.append(f"what people say on each criterion: {', '.join(on_each)}")
+    every = labels_on(counting.labels, project, criterion)
+    labels = people_first(every, models)
+    before = len(notes)
     against, missing = put_ratings(columns, labels, notes, weights)
     kinds = item_kinds(store, project)
-    rated = bool(notes)  # something was put
+    rated = len(notes) > before  # something was put
     if not rated and "rating" in kinds:
         raise DataError(
             f"Nobody has rated a response of project '{project.name}' yet: the ratings would be those of the imported "
@@ -154,10 +164,11 @@ def preferences_of(
         calibration = calibrate_grades(labels)
         labels = graded_probabilities(labels, calibration)
         notes.append(calibration.note())
-    voted, by_most = _soft_labels(labels, votes, weights), wrong_preferences(labels, votes, weights)
+    voted = _soft_labels(labels, votes, weights) if pool is None else _pooled_labels(every, models, notes)
+    by_most = wrong_preferences(labels, votes, weights)
     if not voted and "preference" in kinds and unjudged == "keep":
         notes.append("nobody has judged a preference yet: order and soft labels are those of the imported data")
-    if votes == "grades":  # what the answers say together also says which response is better
+    if votes == "grades" or pool:  # what the answers say together also says which response is better
         by_most = {key: counts for key, counts in by_most.items() if voted.get(key, 0.0) < 0.5}
     for row, key in enumerate(columns["id"]):
         if key in voted:
@@ -333,6 +344,16 @@ def _soft_labels(labels: Any, votes: Votes, weights: Mapping[str, float]) -> dic
         key: sum(weight * share for weight, share in values) / sum(weight for weight, _ in values)
         for key, values in said.items()
     }
+
+
+def _pooled_labels(labels: Any, models: Models, notes: list[str]) -> dict[str, float]:
+    """Preference id -> probability that chosen is better, from all votes on it together."""
+    single = labels.filter(pc.equal(labels["kind"], "preference"))
+    rows = single.select(["item", "first", "annotator", "annotator_kind", "verdict", "repeat_of"]).to_pylist()
+    pooled = pool_votes(rows, models)
+    notes += pooled.notes()
+    names = {row["item"]: row["first"] for row in rows}
+    return {names[item]: soft_label(chances) for item, chances in pooled.chances.items()}
 
 
 def _turn(columns: dict[str, list[Any]], row: int) -> bool:

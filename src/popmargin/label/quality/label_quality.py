@@ -19,6 +19,7 @@ from popmargin.label.quality.criteria_quality import CriterionAgreement, criteri
 from popmargin.label.quality.drift import Drift, drift_of
 from popmargin.label.quality.good_enough import TARGET, order_of
 from popmargin.label.quality.habits import Habits, habits_of
+from popmargin.label.quality.judge_calibration import JudgeCalibration, judge_calibrations
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
 from popmargin.label.quality.time_costs import Paces, paces
 from popmargin.label.quality.versions import VersionQuality, by_version
@@ -85,6 +86,7 @@ class Quality:
         versions: people's labels by version of the guidelines; empty if there is one.
         criteria: agreement on each criterion of a project with several, of which the other figures are about the first.
         stayed: the order effect of tasks that keep a preference of the task before; None without such tasks.
+        calibration: models on the items that people have decided, too.
     """
 
     labels: int
@@ -105,6 +107,7 @@ class Quality:
     adjudications: Adjudications | None = None
     stayed: CarryOver | None = None
     criteria: list[CriterionAgreement] = field(default_factory=list[CriterionAgreement])
+    calibration: list[JudgeCalibration] = field(default_factory=list[JudgeCalibration])
 
     @property
     def both_bad(self) -> bool:
@@ -153,6 +156,7 @@ def label_quality(
         adjudications=decided,
         stayed=carry_over(first_time),
         criteria=criteria_agreement(labels, criteria),
+        calibration=judge_calibrations(first_time),
     )
 
 
