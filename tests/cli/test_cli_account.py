@@ -19,7 +19,7 @@ from popmargin.cli.main import VERBS, build_parser, main
 NO_ROWS = {
     "label annotators add", "label annotators token", "label annotators activate", "label annotators deactivate",
     "label annotators admit", "label annotators forget", "label annotators adjudicate",
-    "label annotators quota",
+    "label annotators quota", "label annotators lead", "label annotators weight",
     "label annotators discard", "label annotators list", "label backup", "label guidelines", "label next",
     "label status",
     "objectives", "study power", "schema", "completion", "report",
@@ -29,6 +29,7 @@ ELSEWHERE = {
     "annotate": "reads what `label import` reads, with the same function",
     "label report": "counts labels, all of which it shows",
     "label set": "reads gold as `label import` does, and counts what is new, changed or added; test_cli_label_set.py",
+    "label assign": "gives items to a person; its sum is shown: test_label_offers.py",
     "label ask": "adds comparisons to a store; test_cli_label.py",
     "demo": "a comparison of embedded data",
     "study budget": "tests/study, on preferences that load_preferences reads",

@@ -62,7 +62,7 @@ def assert_equal(policy: Any, plain: Any, plan: ForwardPlan, data: Responses) ->
         torch.testing.assert_close(gradient(policy, found), gradient(plain, token_logps(plain, sequences)), **tolerance)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=responses())
 def test_random_responses_equal_the_full_pass(pairs: Any, data: Responses) -> None:
     policy, plain, plan = pairs("llama_tied")

@@ -111,7 +111,7 @@ def models() -> Callable[[str], Any]:
     return lambda family: made.setdefault(family, make(family))
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=responses(), layout=st.sampled_from(["packed", "padded"]))
 def test_random_responses_equal_separate_sequences(models: Any, data: Responses, layout: Layout) -> None:
     assert_equal_to_separate(models("llama"), data, layout)
@@ -123,7 +123,7 @@ def test_edge_cases_in_every_family(models: Any, family: str, case: str) -> None
     assert_equal_to_separate(models(family), EDGE_CASES[case], "packed")
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=responses(), frozen_head=st.booleans())
 def test_lora_equals_separate_sequences(models: Any, data: Responses, frozen_head: bool) -> None:
     adapted = models("llama").__dict__.get("adapted")

@@ -105,7 +105,7 @@ def responses(draw: st.DrawFn) -> Responses:
     return [np.array(prompt) for prompt, _ in pairs], [np.array(completion) for _, completion in pairs]
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=responses())
 def test_random_responses(models: Any, data: Responses) -> None:
     assert_equal_to_separate(models("llama"), data)

@@ -112,10 +112,10 @@ def test_the_confidence_form_is_the_symmetrised_form() -> None:
 
 def test_a_calibrated_model_has_a_small_error_and_an_overconfident_one_a_large_error() -> None:
     rng = np.random.default_rng(0)
-    margin = rng.normal(0, 2, 4000)
-    margin = np.where(rng.random(4000) < expit(margin), np.abs(margin), -np.abs(margin)) * np.where(margin < 0, -1, 1)
-    honest = discriminative_metrics(reward_margin=margin, strength=margin, clusters=list(map(str, range(4000))))
-    assert honest.intervals["ece"].estimate < 0.03
+    margin = rng.normal(0, 2, 2000)
+    margin = np.where(rng.random(2000) < expit(margin), np.abs(margin), -np.abs(margin)) * np.where(margin < 0, -1, 1)
+    honest = discriminative_metrics(reward_margin=margin, strength=margin, clusters=list(map(str, range(2000))))
+    assert honest.intervals["ece"].estimate < 0.04
     assert honest.intervals["ece"].low <= honest.intervals["ece"].estimate <= honest.intervals["ece"].high
     assert measure(10 * margin)["ece"] > 0.15
 
@@ -123,7 +123,7 @@ def test_a_calibrated_model_has_a_small_error_and_an_overconfident_one_a_large_e
 MARGINS = st.lists(st.integers(-3, 3).map(float), min_size=2, max_size=25)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(margin=MARGINS, seed=st.integers(0, 999))
 def test_metrics_do_not_depend_on_the_order_of_rows(margin: list[float], seed: int) -> None:
     count = len(margin)
@@ -138,7 +138,7 @@ def test_metrics_do_not_depend_on_the_order_of_rows(margin: list[float], seed: i
     assert second == pytest.approx(first, nan_ok=True)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(margin=MARGINS)
 def test_swapping_chosen_and_rejected_maps_accuracy_to_its_complement(margin: list[float]) -> None:
     swapped = measure(-np.array(margin))
@@ -148,7 +148,7 @@ def test_swapping_chosen_and_rejected_maps_accuracy_to_its_complement(margin: li
     assert swapped["pearson"] == pytest.approx(-straight["pearson"], nan_ok=True)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(margin=MARGINS, scale=st.floats(0.1, 100))
 def test_ordering_metrics_do_not_depend_on_the_scale_of_margins(margin: list[float], scale: float) -> None:
     names = ("accuracy", "pearson", "spearman", "kendall")

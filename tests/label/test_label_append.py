@@ -127,7 +127,9 @@ def test_rows_come_while_people_label(url: str, make_project: Callable[..., Proj
                     task = store.next_assignment(who.id)
                     if task is None and ended:
                         return
-                    if task is not None:
+                    if task is None:
+                        done.wait(0.01)
+                    else:
                         store.record(who.id, task.id, "first", request=str(task.id))
         except BaseException as error:
             errors.append(error)

@@ -56,7 +56,7 @@ def test_by_default_each_task_keeps_a_pair_of_the_one_before_where_it_was(store:
 
 @pytest.mark.parametrize("overlap", [1, 2])
 def test_several_people_have_runs_of_their_own_and_every_place_is_filled_once(store: LabelStore, overlap: int) -> None:
-    project = chained(store, 130, overlap=overlap)
+    project = chained(store, 70, overlap=overlap)
     people = [store.add_annotator(project, name)[0].id for name in ("ann", "bob", "cy")]
     given: dict[int, list[Assignment]] = {who: [] for who in people}
     waiting = list(people)
@@ -68,10 +68,10 @@ def test_several_people_have_runs_of_their_own_and_every_place_is_filled_once(st
             else:
                 given[who].append(task)
     counts = Counter(task.item for tasks in given.values() for task in tasks)
-    assert len(counts) == 130 and set(counts.values()) == {overlap}
+    assert len(counts) == 70 and set(counts.values()) == {overlap}
     steps = [goes_on(*two) for tasks in given.values() for two in itertools.pairwise(tasks)]
-    # All but the beginnings of runs, of which each person has about 130 · overlap / 3 / RUN and a few at the end.
-    assert sum(steps) >= len(steps) - overlap * 130 // RUN - 6
+    # All but the beginnings of runs, of which each person has about 70 · overlap / 3 / RUN and a few at the end.
+    assert sum(steps) >= len(steps) - overlap * 70 // RUN - 6
 
 
 def test_a_run_that_somebody_left_is_finished_by_others_from_its_end(store: LabelStore) -> None:

@@ -11,10 +11,13 @@ import pytest
 from popmargin.cli.main import main
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.export.mean_ratings import mean_ratings
+from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of
+from popmargin.label.export.rated_responses import rated_responses
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.labelled import edge_weights, weighted_annotators
 
 SECRET = "Wilhelmina Rosenzweig"
 NOTE = "my dentist told me the same thing"
@@ -92,6 +95,13 @@ def test_labels_that_count_less(store: LabelStore, make_project: Callable[..., P
     for name in ("bad", "good"):
         found = preferences_of(store, project, weights={name: 0.5})
         assert found.soft_label.tolist()[:3] == pytest.approx([share] * 3)  # swapped where bad counts more
+        (who,) = (one for one in store.annotators(project.id) if one.name == name)
+        store.set_weight(who.id, 0.5)  # the weight of the store says the same, and one that is given goes before it
+        kept = preferences_of(store, project)
+        assert kept.soft_label.tolist() == found.soft_label.tolist()
+        assert f"each label of {name} counts 0.5" in kept.report.notes
+        assert preferences_of(store, project, weights={name: 1.0}).soft_label.tolist()[0] == 0.5
+        store.set_weight(who.id, 1.0)
         texts = [row["chosen"][:4] for row in found.dataset][:3]  # nobody was asked for the fourth
         assert texts == (["good"] * 3 if name == "bad" else ["bad "] * 3)
     with pytest.raises(DataError, match=r"no annotator 'bda'\. Did you mean 'bad'"):
@@ -109,6 +119,46 @@ def test_ratings_that_count_less(store: LabelStore, make_project: Callable[..., 
     labels = store.labels(project.id)
     rated = mean_ratings(labels, store.preference_columns(project.id), {"bad": 0.5})
     assert rated is not None and rated.pairs[0] == pytest.approx(((5 + 0.5 * 2) / 1.5, 1.0))
+    bad = store.annotators(project.id)[1]
+    store.set_weight(bad.id, 0.5)
+    assert rated_responses(store, project)[0]["rating"].to_pylist() == pytest.approx([4.0, 1.0])
+
+
+def test_weights_reach_edges_scales_and_the_report(
+    store: LabelStore, make_project: Callable[..., Project], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two against one on every pair: half each is a tie of the votes, and less gives the one the majority."""
+    project = make_project(items=4, overlap=3)
+    people: dict[str, int] = {}
+    for name, verdict in (("good", "first"), ("bad", "second"), ("worse", "second")):
+        people[name] = store.add_annotator(project.id, name)[0].id
+        while (now := store.next_assignment(people[name])) is not None:
+            store.record(people[name], now.id, verdict, request=f"{name}-{now.id}", confidence=0.8)
+
+    def stronger(how: str) -> set[str]:
+        """Which preference of each pair: the first ones are p0 to p3."""
+        return set(pop_edges(store, project, aggregate=how)[0].table["stronger"].to_pylist())
+
+    first, second = ({row[side] for row in store.labels(project.id).to_pylist()} for side in ("first", "second"))
+    assert stronger("majority") == second
+    store.set_weight(people["bad"], 0.25)
+    store.set_weight(people["worse"], 0.25)
+    edges, account = pop_edges(store, project)
+    assert edges.parameters["weights"] == {"bad": 0.25, "worse": 0.25}
+    sure = dict(zip(edges.table["annotator"].to_pylist(), edges.table["confidence"].to_pylist(), strict=True))
+    assert sure == pytest.approx({"good": 0.8, "bad": 0.2, "worse": 0.2})
+    assert edge_weights(edges) == pytest.approx(
+        [1.0 if name == "good" else 0.25 for name in edges.table["annotator"].to_pylist()]
+    )
+    assert "each label of bad counts 0.25" in str(account)
+    again = weighted_annotators(edges, {"bad": 0.5}, "here")  # in place of 0.25, not times it
+    assert sorted(set(again.table["confidence"].to_pylist())) == pytest.approx([0.2, 0.4, 0.8])
+    assert stronger("majority") == stronger("weighted") == first
+    if "://" not in store.name:
+        out = str(Path(store.name).with_name("report.html"))
+        assert main(["label", "report", "--db", store.name, "--out", out]) == 0
+        said = capsys.readouterr().out
+        assert "8 labels of bad (weight 0.25), worse (weight 0.25) are included" in said
 
 
 def test_edges_that_count_less_in_a_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,8 @@ MAY_LOAD: dict[str, list[str]] = {
     "annotators admit": [],
     "annotators adjudicate": [],
     "annotators quota": [],
+    "annotators lead": [],
+    "annotators weight": [],
     "annotators deactivate": [],
     "annotators activate": [],
     "annotators token": [],
@@ -52,6 +54,7 @@ NEED_MORE = {
     "import": "reads a data set",
     "import-labels": "reads a file of labels",
     "ask": "fits a scale",
+    "assign": "chooses items by the columns of the data",
     "rank": "asks judges about a data set",
 }
 """Commands that have to load what they work with."""

@@ -208,22 +208,22 @@ def test_gold_items_go_to_everybody_and_do_not_come_in_a_row(store: LabelStore, 
 
 
 def test_a_share_of_own_items_comes_back_later_in_a_fresh_order(store: LabelStore, make_project: MakeProject) -> None:
-    project = make_project(200, repeat_share=0.2)
+    project = make_project(80, repeat_share=0.2)
     who = people(store, project, 1)[0]
     given = {now.id: now for now in answer_all(store, who)}
     rows = store.labels(project.id).to_pylist()
     repeats = [row for row in rows if row["repeat_of"] is not None]
-    assert 25 <= len(repeats) <= 75 and len(rows) == 200 + len(repeats)
+    assert 5 <= len(repeats) <= 35 and len(rows) == 80 + len(repeats)
     for row in repeats:
         first, second = given[row["repeat_of"]], given[row["assignment"]]
         assert first.item == second.item and second.number - first.number >= 10
     assert any(given[row["repeat_of"]].shown != given[row["assignment"]].shown for row in repeats)
     progress = store.progress(project.id, who.id)
-    assert (progress.labels_done, progress.own_done, progress.own_left) == (200, len(rows), 0)
+    assert (progress.labels_done, progress.own_done, progress.own_left) == (80, len(rows), 0)
 
 
 def test_order_on_the_screen_is_balanced_stored_and_reproducible(store: LabelStore, make_project: MakeProject) -> None:
-    project = make_project(400)
+    project = make_project(150)
     given = answer_all(store, people(store, project, 1)[0])
     rows = {row["assignment"]: row for row in store.labels(project.id).to_pylist()}
     low, high = binom.interval(0.999, len(given), 0.5)

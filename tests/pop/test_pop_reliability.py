@@ -69,7 +69,7 @@ LABELS = st.lists(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     LABELS,
     st.sampled_from([("bradley_terry", "davidson"), ("bradley_terry", "half"), ("thurstone", "half")]),

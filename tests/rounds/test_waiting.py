@@ -1,6 +1,7 @@
 """Rounds that wait for people: what is said, what goes on, and which questions are asked within a budget."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from popmargin.cli.main import main
 from popmargin.data.load import load_preferences
-from popmargin.errors import ConfigError, WaitingError
+from popmargin.errors import ConfigError, RunError, WaitingError
 from popmargin.label.store.address import open_store
 from popmargin.pop.active import ActiveSampler
 from popmargin.pop.edges import PopEdges
@@ -85,6 +86,31 @@ def test_what_waits_is_said_and_everything_else_goes_on(tmp_path: Path) -> None:
     run_plan(plan, folder, say=quiet)
     assert {state.standing for state in states_of(plan, folder).values()} == {"finished"}
     assert json.loads((folder / "people/answers/manifest.json").read_text())["attempts"] == 1
+
+
+@pytest.mark.parametrize("gone", ["store", "project"])
+@pytest.mark.parametrize("batches", [1, 2])
+def test_questions_that_are_gone_are_not_looked_for_in_a_new_store(tmp_path: Path, gone: str, batches: int) -> None:
+    """Whatever asks or waits says what to put back and what to delete; then people are asked again."""
+    ask: Ask = "preference" if batches == 1 else "pop"
+    options = {} if batches == 1 else {"budget": 4, "batches": 2}
+    plan, folder, labels = plan_of_questions(tmp_path, ask, **options), tmp_path / "out", tmp_path / "labels.db"
+    with pytest.raises(WaitingError):
+        run_plan(plan, folder, say=quiet)
+    if batches == 2:  # what is gone is missed by the stage that asks more
+        answer(tmp_path)
+        run_plan(plan, folder, until="people/answers-1", say=quiet)
+    labels.unlink()
+    if gone == "project":
+        with open_store(str(labels), create=True) as store:
+            store.create_project("other")
+    said = "label store that holds the questions is gone" if gone == "store" else "project 'mine', which holds the"
+    with pytest.raises(RunError, match=f"{said}.* delete the folder .*people, to ask again"):
+        run_plan(plan, folder, say=quiet)
+    assert labels.exists() == (gone == "project")
+    shutil.rmtree(folder / "people")
+    with pytest.raises(WaitingError, match=r"\(0 of"):
+        run_plan(plan, folder, say=quiet)
 
 
 RECIPE = """

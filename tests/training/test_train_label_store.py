@@ -18,7 +18,9 @@ from popmargin.label.store.address import is_store
 from popmargin.label.store.label_store import LabelStore
 from popmargin.pop.edge_sources import read_edges
 from popmargin.pop.edges import PopEdges
+from popmargin.training.build import Run, make_parts
 from popmargin.training.run import train
+from popmargin.training.run_account import training_steps
 from popmargin.training.sides import load_split
 
 
@@ -50,6 +52,25 @@ def test_labels_between_training_preferences_become_edges(
     assert all(strength[row["stronger"]] > strength[row["weaker"]] for row in rows if not row["tie"])
     assert {row["source"] for row in rows} == {"ratings"}
     assert f"of {2 * (len(trained) + len(test))} labels involve preferences that are not trained on" in caplog.text
+
+
+def test_edges_of_who_counts_less_weigh_less_in_training(db: str, configure: Callable[..., RunConfig]) -> None:
+    with LabelStore.open(db) as store:
+        project = store.project("answers")
+        turned = {key: -strength for key, strength in store_strengths(store, project.id).items()}
+        label_store(store, project.id, RatingLabeller(turned, "bad"))
+        who = next(one for one in store.annotators(project.id) if one.name == "bad")
+        store.set_weight(who.id, 0.25)
+    run = Run.read(configure({"objective": {"name": "pop"}, "pop": {"edges": db}}))
+    parts = make_parts(run, run.workspace())
+    assert parts.edges is not None
+    whose = [row["annotator"] for row in parts.edges.table.to_pylist() if not row["tie"]]
+    wanted = [0.25 if name == "bad" else 1.0 for name in whose]
+    batch = parts.collator(range(len(whose)))
+    assert batch["weight"] == sum(wanted) < len(whose)
+    assert [value for part in batch["parts"] for value in part["columns"]["weight"].tolist()] == wanted
+    (told,) = (step for step in training_steps(run, run.workspace(), parts) if step.name.startswith("what"))
+    assert "each edge of bad counts 0.25" in told.notes
 
 
 def test_an_exported_file_trains_as_the_store_does(

@@ -27,7 +27,10 @@ def run(config: RunConfig, weights: np.ndarray | None, repeat: np.ndarray | None
     if repeat is not None:
         rows = collator.rows
         places = np.repeat(np.arange(len(rows)), repeat[rows.stronger].astype(int))
-        collator = replace(collator, rows=TrainingRows(*(values[places] for values in vars(rows).values())))
+        collator = replace(
+            collator,
+            rows=TrainingRows(*(values if values is None else values[places] for values in vars(rows).values())),
+        )
     parts = replace(parts, collator=collator)
     trainer = make_trainer(training_arguments(config.train, config.seed, Path(config.output) / "checkpoints"), parts)
     trainer.train()

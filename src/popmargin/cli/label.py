@@ -10,6 +10,7 @@ from typing import Any
 from popmargin.cli import (
     label_annotators,
     label_ask,
+    label_assign,
     label_backup,
     label_guidelines,
     label_import_labels,
@@ -40,8 +41,8 @@ def add_parser(subparsers: Any) -> None:
     """Add `label` and its verbs to the command line."""
     parser = subparsers.add_parser(
         "label",
-        help="the label store: import, import-labels, ask, status, annotators, guidelines, set, export, backup, judge, "
-        "next, rank, report",
+        help="the label store: import, import-labels, ask, assign, status, annotators, guidelines, set, export, "
+        "backup, judge, next, rank, report",
     )
     verbs = parser.add_subparsers(dest="label_verb", required=True, metavar="VERB")
     _add_import(verbs)
@@ -52,6 +53,7 @@ def add_parser(subparsers: Any) -> None:
     label_annotators.add_parser(verbs)
     _add_export(verbs)
     label_ask.add_parser(verbs)
+    label_assign.add_parser(verbs)
     label_backup.add_parser(verbs)
     label_guidelines.add_parser(verbs)
     label_import_labels.add_parser(verbs)

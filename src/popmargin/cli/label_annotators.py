@@ -5,7 +5,7 @@ import shlex
 import sys
 from typing import Any
 
-from popmargin.cli.store_options import add_store_arguments
+from popmargin.cli.store_options import add_store_arguments, user
 from popmargin.errors import DataError, counted
 from popmargin.label.store.address import in_words, open_store
 
@@ -16,7 +16,7 @@ def add_parser(verbs: Any) -> None:
     actions = parser.add_subparsers(
         dest="annotators_verb",
         required=True,
-        metavar="{add,list,token,admit,adjudicate,quota,deactivate,discard,activate,forget}",
+        metavar="{add,list,token,admit,adjudicate,lead,quota,weight,deactivate,discard,activate,forget}",
     )
     for name, summary, act in (
         ("add", "add people; prints each one's token, only once", _add),
@@ -36,6 +36,16 @@ def add_parser(verbs: Any) -> None:
     deciding.add_argument("--stop", action="store_true", help="label like others again")
     add_store_arguments(deciding)
     deciding.set_defaults(func=_adjudicate)
+    leading = actions.add_parser("lead", help="let someone see the project's admin pages with their own link")
+    leading.add_argument("names", nargs="+", metavar="NAME")
+    leading.add_argument("--stop", action="store_true", help="not any more")
+    add_store_arguments(leading)
+    leading.set_defaults(func=_lead)
+    weight = actions.add_parser("weight", help="how much each label of someone counts in exports, scales and training")
+    weight.add_argument("names", nargs="+", metavar="NAME")
+    weight.add_argument("--to", type=float, required=True, metavar="W", help="above 0 and at most 1; 1 as others")
+    add_store_arguments(weight)
+    weight.set_defaults(func=_weight)
     quota = actions.add_parser("quota", help="how many answers people are asked for in all; a higher one gives a batch")
     quota.add_argument("names", nargs="+", metavar="NAME")
     quota.add_argument("--answers", type=int, metavar="N", help="repeated items included (default: no limit)")
@@ -90,6 +100,23 @@ def _adjudicate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _lead(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            store.set_lead(who.id, not args.stop)
+            print(f"{who.name} leads no more" if args.stop else f"{who.name} leads: their link opens the admin pages")
+    return 0
+
+
+def _weight(args: argparse.Namespace) -> int:
+    with open_store(args.db) as store:
+        for who in _named(store, args):
+            store.set_weight(who.id, args.to, who=user())
+            said = "like those of others" if args.to == 1 else f"{args.to:g} each"
+            print(f"{who.name}'s labels count {said}; nothing that was made of them before is changed")
+    return 0
+
+
 def _quota(args: argparse.Namespace) -> int:
     with open_store(args.db) as store:
         for who in _named(store, args):
@@ -140,11 +167,12 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _state(who: Any) -> str:
+    more = "" if who.weight == 1 else f", weight {who.weight:g}"
     if who.active:
-        more = ", waits after the training" * who.held + ", adjudicates" * who.adjudicator
+        more += ", waits after the training" * who.held + ", adjudicates" * who.adjudicator + ", leads" * who.lead
         more += "" if who.quota is None else f", quota {who.quota}"
         return f"active{more}"
-    return "not active, discarded" if who.discarded else "not active"
+    return f"not active{', discarded' * who.discarded}{more}"
 
 
 def _named(store: Any, args: argparse.Namespace) -> list[Any]:

@@ -125,6 +125,12 @@ def _scale(args: argparse.Namespace) -> int:
     check_outputs(args, {"--preferences-out": args.preferences_out}, SAVE_SUFFIXES, [*inputs, args.out])
     preferences = load_data(args, args.data)
     edges = read_edges(args.edges, preferences.ids, without=args.without)
+    if args.confidence != "weight" and edges.parameters.get("weights"):
+        names = ", ".join(edges.parameters["weights"])
+        raise ConfigError(
+            f"The labels of {names} have a weight, and --confidence {args.confidence} has none. Use --confidence "
+            "weight, or set their weight to 1: popmargin label annotators weight."
+        )
     if weights:
         edges = weighted_annotators(edges, weights, args.edges)
     scale = fit_strengths(

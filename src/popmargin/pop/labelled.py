@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
@@ -37,6 +38,8 @@ def without_annotators(edges: PopEdges, names: Collection[str], where: str) -> P
 def weighted_annotators(edges: PopEdges, weights: Mapping[str, float], where: str) -> PopEdges:
     """The edges with the confidence of these annotators' multiplied by a weight, an empty one being 1.
 
+    A weight takes the place of one that the edges have already (`parameters["weights"]`, from a label store).
+
     Raises:
         DataError: the edges do not name one of them.
     """
@@ -45,13 +48,24 @@ def weighted_annotators(edges: PopEdges, weights: Mapping[str, float], where: st
         if name not in who:
             known = sorted({one for one in who if one is not None})
             raise DataError(f"{where}: no edge is of an annotator '{name}'. {did_you_mean(name, known)}")
+    before: dict[str, float] = edges.parameters.get("weights", {})
+    factors = {name: weight / before.get(name, 1.0) for name, weight in weights.items()}
     confidence = [
-        sure if name not in weights else weights[name] * (1.0 if sure is None else sure)
+        sure if name not in factors else min(1.0, factors[name] * (1.0 if sure is None else sure))
         for name, sure in zip(who, edges.table["confidence"].to_pylist(), strict=True)
     ]
     place = edges.table.column_names.index("confidence")
     table = edges.table.set_column(place, "confidence", pa.array(confidence, pa.float64()))
-    return PopEdges(table, {**edges.parameters, "weights": dict(weights)})
+    return PopEdges(table, {**edges.parameters, "weights": {**before, **weights}})
+
+
+def edge_weights(edges: PopEdges) -> np.ndarray | None:
+    """The weight of the annotator of each edge that is not a tie (E,); None where all count 1."""
+    weights: dict[str, float] = edges.parameters.get("weights", {})
+    if not weights:
+        return None
+    who = edges.table.filter(pc.invert(edges.table["tie"]))["annotator"].to_pylist()
+    return np.array([weights.get(name, 1.0) for name in who], dtype=np.float32)
 
 
 def labels_between(edges: PopEdges, ids: Sequence[str], where: str, remedy: str) -> PopEdges:

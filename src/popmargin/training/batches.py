@@ -25,12 +25,14 @@ class TrainingRows:
         weaker: preference of its weaker side, −1 if there is none (R,).
         stronger_share: weight of the stronger side's own loss so that every preference counts once per epoch (R,).
         weaker_share: the same for the weaker side (R,).
+        weight: how much each row counts (R,), besides what the data say; None if all count 1.
     """
 
     stronger: np.ndarray
     weaker: np.ndarray
     stronger_share: np.ndarray
     weaker_share: np.ndarray
+    weight: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.stronger)
@@ -45,14 +47,17 @@ class TrainingRows:
         return TrainingRows(np.arange(count), np.full(count, -1), ones, np.zeros_like(ones))
 
     @staticmethod
-    def of_edges(stronger: np.ndarray, weaker: np.ndarray, count: int, *, everyone: bool) -> "TrainingRows":
-        """One row per edge; with `everyone`, preferences in no edge become rows of their own."""
+    def of_edges(
+        stronger: np.ndarray, weaker: np.ndarray, count: int, *, everyone: bool, weight: np.ndarray | None = None
+    ) -> "TrainingRows":
+        """One row per edge; with `everyone`, preferences in no edge become rows of their own, which count 1."""
         if everyone:
             present = np.zeros(count, dtype=bool)
             present[stronger] = True
             present[weaker[weaker >= 0]] = True
             lone = np.flatnonzero(~present)
             stronger, weaker = np.concatenate([stronger, lone]), np.concatenate([weaker, np.full(len(lone), -1)])
+            weight = None if weight is None else np.concatenate([weight, np.ones(len(lone), dtype=np.float32)])
         matched = weaker >= 0
         degree = np.bincount(stronger, minlength=count) + np.bincount(weaker[matched], minlength=count)
         scale = len(stronger) / max(int((degree > 0).sum()), 1)
@@ -63,7 +68,15 @@ class TrainingRows:
             weaker.astype(np.int64),
             stronger_share.astype(np.float32),
             weaker_share.astype(np.float32),
+            weight,
         )
+
+    def weights(self, columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """How much each row counts (R,): the data's weight of its preference times its own; None if there are none."""
+        data = columns["weight"][self.stronger] if "weight" in columns else None
+        if self.weight is None or data is None:
+            return data if self.weight is None else self.weight
+        return data * self.weight
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,10 @@ class Collator:
         return self.inputs.work()
 
     @cached_property
+    def _weights(self) -> np.ndarray | None:
+        return self.rows.weights(self.columns)
+
+    @cached_property
     def _costs(self) -> np.ndarray:
         return self.inputs.costs()
 
@@ -105,8 +122,8 @@ class Collator:
             costs = self._cost(np.asarray(numbers)).tolist()
             parts = [[numbers[i] for i in part] for part in split_to_budget(costs, self.tokens_per_batch)]
         batch: dict[str, Any] = {"parts": [self.part(part) for part in parts], "row_count": len(numbers)}
-        if "weight" in self.columns:
-            batch["weight"] = float(self.columns["weight"][self.rows.stronger[np.asarray(numbers)]].sum(dtype=float))
+        if self._weights is not None:
+            batch["weight"] = float(self._weights[np.asarray(numbers)].sum(dtype=float))
         return batch
 
     def _cost(self, numbers: np.ndarray) -> np.ndarray:
@@ -147,6 +164,8 @@ class Collator:
             batch["target"] = self.inputs.collate(scored)
             batch["target_place"] = torch.tensor([place[int(i)] for i in scored])
         batch["columns"] = {name: torch.from_numpy(values[stronger]) for name, values in self.columns.items()}
+        if self._weights is not None:
+            batch["columns"]["weight"] = torch.from_numpy(self._weights[numbers])
         return batch
 
 

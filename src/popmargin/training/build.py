@@ -27,6 +27,7 @@ from popmargin.models.policies import process_count
 from popmargin.objectives.base import OBJECTIVES
 from popmargin.pop.edge_sources import source_of
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.labelled import edge_weights
 from popmargin.pop.scale import StrengthScale
 from popmargin.registry import make_options
 from popmargin.regularizers.base import REGULARIZERS
@@ -403,7 +404,7 @@ def training_rows(loss: Loss, workspace: Workspace, edges: PopEdges | None) -> T
             f"No PoP edge says which preference is stronger ({len(edges)} in), so there is nothing to train on. Label "
             "more pairs, or choose an objective without PoP edges."
         )
-    return TrainingRows.of_edges(stronger, weaker, len(workspace.train), everyone=everyone)
+    return TrainingRows.of_edges(stronger, weaker, len(workspace.train), everyone=everyone, weight=edge_weights(edges))
 
 
 def _bank_of_start_gaps(loss: Loss, settings: TargetConfig, data: PreparedData) -> MarginBank | None:

@@ -180,6 +180,9 @@ class _Batch:
             "weaker_share": repeated(data.rows.weaker_share.astype(np.float64)),
             "columns": {name: repeated(values[stronger]) for name, values in data.columns.items()},
         }
+        weights = data.rows.weights(data.columns)
+        if weights is not None:
+            part["columns"]["weight"] = repeated(weights)
         features = torch.from_numpy(np.ascontiguousarray(data.features[used]))
         return _Batch(
             features, of_copies(places[:count], len(used)), of_copies(places[count:], len(used)), part, copies

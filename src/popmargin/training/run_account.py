@@ -30,8 +30,12 @@ def training_steps(run: Run, workspace: Workspace, parts: Parts) -> list[Step]:
     for use, plain in (("margin", 0.0), ("soft_label", 0.5)):
         if use in columns and (same := int((columns[use] == plain).sum())):
             notes.append(f"preferences with a {use.replace('_', ' ')} of {plain:g}: {same}")
-    if "weight" in columns:
-        notes += weight_notes(columns["weight"][rows.stronger])
+    weights = rows.weights(columns)
+    if weights is not None:
+        notes += weight_notes(weights)
+    if parts.edges is not None and needs.edges:
+        lighter: dict[str, float] = parts.edges.parameters.get("weights", {})
+        notes += [f"each edge of {name} counts {weight:g}" for name, weight in lighter.items()]
     if parts.scale is not None and parts.scale.unknown:
         notes.append(
             f"preferences without a comparison, trained at the middle of the scale: {parts.scale.unknown} of {count}"

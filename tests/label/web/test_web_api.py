@@ -90,6 +90,13 @@ def test_nul_in_notes_is_left_out_and_lone_surrogates_are_refused(site: Site) ->
     assert site.store.history(person.id)[0].label.note == "ab"
 
 
+def test_a_number_is_no_boolean(site: Site) -> None:
+    client = site.client(headers=headers(site.add("anna")[1]))
+    assert client.post("/api/guidelines", json={"version": True}).status_code == 422
+    answer = {"assignment": True, "choice": "left", "request": "a" * 32}
+    assert client.post("/api/labels", json=answer).status_code == 422
+
+
 def test_openapi_describes_the_api_alone(site: Site) -> None:
     client = site.client(headers=headers(site.add("anna")[1]))
     paths = client.get("/api/openapi.json").json()["paths"]

@@ -1,7 +1,9 @@
 """A database that goes away and comes back, connections that send nothing, and overlap that nobody can reach."""
 
 import socket
+import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -13,7 +15,12 @@ from popmargin.label.store.database import AwayError
 from popmargin.label.web import serve as serving
 
 
-def test_a_database_that_does_not_answer_is_503_everywhere(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [InterfaceError("connect", {}, Exception("network error")), ConnectionResetError(104, "reset")], ids=type
+)
+def test_a_database_that_does_not_answer_is_503_everywhere(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     """In the guard, which looks for the session first, on pages, in the API and for the admin; then it is over."""
     _, token = site.add("anna")
     client, admin = site.client(token), site.client(ADMIN)
@@ -21,7 +28,7 @@ def test_a_database_that_does_not_answer_is_503_everywhere(site: Site, monkeypat
     data = {**fields(client.get("/").text, "/answer"), "choice": "left"}
 
     def gone(*_: Any, **__: Any) -> Any:
-        raise InterfaceError("connect", {}, Exception("network error"))
+        raise error
 
     with monkeypatch.context() as broken:
         broken.setattr(site.store._database._engine, "connect", gone)
@@ -29,6 +36,10 @@ def test_a_database_that_does_not_answer_is_503_everywhere(site: Site, monkeypat
         answers += [client.get("/api/next", headers=bearer), client.get(f"/login/{token}")]
         with pytest.raises(AwayError, match="the database does not answer"):
             site.store.projects()
+    with pytest.raises(AwayError, match="the database does not answer"), site.store._database.read():
+        gone()  # in the middle of a statement
+    with pytest.raises(AwayError, match="the database does not answer"):
+        site.store._database.write(gone)
     assert [one.status_code for one in answers] == [503] * 5
     assert "error" in answers[3].json() and "Content-Security-Policy" in answers[0].headers
     assert client.post("/answer", data=data).status_code == 200 and site.store.labels(site.project.id).num_rows == 1
@@ -52,18 +63,23 @@ def test_a_restart_of_postgres_is_503_and_then_over(new_database: Callable[[], s
         site = Site(store, create_app(store), project)
         client = site.client(site.add("anna")[1], raise_server_exceptions=False)
         assert client.get("/").status_code == 200
-        other = pg8000.connect(user="popmargin", host=host, port=int(port), database="postgres")
-        other.autocommit = True
-        name = url.rpartition("/")[2]
-        end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-        other.cursor().execute(end)
-        assert client.get("/").status_code == 200  # a dead connection is replaced
-        other.cursor().execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        other.cursor().execute(end)
-        assert client.get("/").status_code == 503
-        other.cursor().execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-        assert client.get("/").status_code == 200
-        other.close()
+        with closing(pg8000.connect(user="popmargin", host=host, port=int(port), database="postgres")) as other:
+            other.autocommit = True
+            name = url.rpartition("/")[2]
+            mine = f"FROM pg_stat_activity WHERE datname = '{name}'"
+
+            def end_all() -> None:
+                other.cursor().execute(f"SELECT pg_terminate_backend(pid) {mine}")
+                while other.cursor().execute(f"SELECT count(*) {mine}").fetchone()[0]:  # the signal is only sent
+                    time.sleep(0.01)
+
+            end_all()
+            assert client.get("/").status_code == 200  # a dead connection is replaced
+            other.cursor().execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            end_all()
+            assert client.get("/").status_code == 503
+            other.cursor().execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+            assert client.get("/").status_code == 200
 
 
 def test_connections_without_a_request_end(

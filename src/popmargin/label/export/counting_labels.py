@@ -1,7 +1,7 @@
 """The labels that an export counts, and how many it leaves out for whose they are."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from popmargin.errors import counted
@@ -20,6 +20,7 @@ class CountingLabels:
         settled: on items that an adjudicator has decided, or with "ignore" those of adjudicators.
         overruled: of models, where a person has decided.
         adjudication: whose labels `settled` are.
+        weights: how much each label of some annotators counts, by name; 1 for others.
     """
 
     labels: Any
@@ -27,6 +28,7 @@ class CountingLabels:
     settled: int
     overruled: int
     adjudication: Adjudication
+    weights: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def total(self) -> int:
@@ -52,7 +54,8 @@ class CountingLabels:
                 "of models left out, since a person has decided the item (--models equal counts them)",
             ),
         )
-        return [f"{counted(count, 'label')} {text}" for count, text in said if count]
+        notes = [f"{counted(count, 'label')} {text}" for count, text in said if count]
+        return notes + [f"each label of {name} counts {weight:g}" for name, weight in self.weights.items()]
 
 
 def counting_labels(
@@ -63,6 +66,7 @@ def counting_labels(
     without: Collection[str],
     adjudication: Adjudication,
     models: Models,
+    weights: Mapping[str, float] | None = None,
 ) -> CountingLabels:
     """The labels of a project that count.
 
@@ -73,19 +77,24 @@ def counting_labels(
         without: names of annotators whose labels are left out, as are those of discarded ones.
         adjudication: of items that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
+        weights: how much each label of an annotator counts, by name, in place of the weight that the store has.
 
     Raises:
-        DataError: no annotator of a name in `without`.
+        DataError: no annotator of a name in `without` or `weights`.
         ConfigError: an unknown value of `models`.
     """
     labels = store.labels(project.id, columns=columns, without=without, adjudication=adjudication)
     of_all = store.labels(project.id, columns=("annotator",), discarded=True).num_rows
     of_those = store.labels(project.id, columns=("annotator",), without=without).num_rows
     first = people_first(labels, models)
+    store.refuse_unknown(project.id, weights or ())
+    known = {who.name: who.weight for who in store.annotators(project.id)} | dict(weights or {})
+    present = set(labels["annotator"].unique().to_pylist()) if "annotator" in labels.column_names else set(known)
     return CountingLabels(
         labels=first,
         others=of_all - of_those,
         settled=of_those - labels.num_rows,
         overruled=labels.num_rows - first.num_rows,
         adjudication=adjudication,
+        weights={name: weight for name, weight in known.items() if weight != 1 and name in present},
     )

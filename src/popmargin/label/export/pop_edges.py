@@ -1,7 +1,7 @@
 """PoP edges from the labels of a store."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +11,11 @@ from popmargin.errors import ConfigError, counted, first_few
 from popmargin.label.export.counting_labels import counting_labels
 from popmargin.label.export.judged_wrong import DECIDED, OnWrong, check_wrong, wrong_counts, wrong_preferences
 from popmargin.label.export.people_first import Models, people_first
-from popmargin.label.export.pooled_votes import Chances, Pooling, pool_votes
+from popmargin.label.export.pooled_votes import NO_WEIGHTS, Chances, Pooling, pool_votes
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Adjudication, Project
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.labelled import weighted_annotators
 
 pc: Any = pyarrow.compute
 _EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "confidence")
@@ -32,6 +33,7 @@ class EdgeAccount:
         wrong: preference id -> how many labels mark it wrong.
         by_most: the preferences that most annotators mark wrong (see `wrong_preferences`).
         notes: how votes were pooled.
+        weights: of annotators whose labels do not count 1 each.
     """
 
     labels: int
@@ -40,12 +42,14 @@ class EdgeAccount:
     wrong: Mapping[str, int]
     by_most: Mapping[str, tuple[int, int]]
     notes: tuple[str, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __str__(self) -> str:
         out = sum(self.left_out.values())
         lines = [f"{counted(self.labels, 'label')} = {self.used} used + {out} left out"]
         lines += [f"  left out, {reason}: {count}" for reason, count in self.left_out.items() if count]
         lines += [f"  {note}" for note in self.notes]
+        lines += [f"  each label of {name} counts {weight:g}" for name, weight in self.weights.items()]
         if self.wrong:
             worst = sorted(self.wrong.items(), key=lambda pair: (-pair[1], pair[0]))
             shown = first_few([f"{name} ({count})" for name, count in worst])
@@ -68,6 +72,7 @@ def pop_edges(
     adjudication: Adjudication = "wins",
     models: Models = "fill",
     pool: Pooling | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> tuple[PopEdges, EdgeAccount]:
     """The current PoP labels as edges: one per item and annotator, with ties (tie=True).
 
@@ -87,13 +92,15 @@ def pop_edges(
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
         pool: "dawid-skene" makes one edge per item from all votes together, each labeller counting by how often it is
             right (see `pool_votes`), with the probability as confidence; a tie where that is likeliest.
+        weights: how much each label of an annotator counts, by name, in place of the weight that the store has: the
+            confidence of their edges is multiplied by it, or their vote.
 
     Returns:
         The edges (source: the kind of annotator) and the account.
 
     Raises:
         ConfigError: an unknown aggregation, or an unknown value of `wrong`.
-        DataError: the project has no annotator of a name in `without`.
+        DataError: the project has no annotator of a name in `without` or `weights`.
     """
     check_wrong(wrong)
     if aggregate not in _AGGREGATES:
@@ -102,15 +109,22 @@ def pop_edges(
         )
     if pool and aggregate:
         raise ConfigError("pool and aggregate exclude each other: both make one edge per item. Give one.")
+    if pool and weights:
+        raise ConfigError("pool excludes weights: it finds out itself how much each labeller's votes count.")
     columns = (*_EDGE_COLUMNS, "repeat_of")
     counted_as = "equal" if pool else models  # pooling learns from models' labels that do not count
-    counting = counting_labels(store, project, columns, without=without, adjudication=adjudication, models=counted_as)
+    counting = counting_labels(
+        store, project, columns, without=without, adjudication=adjudication, models=counted_as, weights=weights
+    )
+    pool_notes = [NO_WEIGHTS] if pool and counting.weights else []
+    if pool:
+        counting = replace(counting, weights={})
     labels = counting.labels
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
     decided = pc.is_in(labels["verdict"], value_set=pa.array(DECIDED))
     mine = pc.and_(pop, first_time)
-    by_most = wrong_preferences(people_first(labels, models))
+    by_most = wrong_preferences(people_first(labels, models), weights=counting.weights)
     names = pa.array([] if wrong == "keep" else list(by_most), pa.string())
     doubtful = pc.or_(pc.is_in(labels["first"], value_set=names), pc.is_in(labels["second"], value_set=names))
     said = pc.and_(mine, decided)
@@ -128,7 +142,9 @@ def pop_edges(
         "wrong": count(pc.and_(mine, pc.equal(labels["verdict"], "wrong"))),
         "about a preference that most annotators mark wrong": count(pc.and_(said, doubtful)),
     }
-    account = EdgeAccount(counting.total, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most)
+    account = EdgeAccount(
+        counting.total, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most, counting.weights
+    )
     parameters: dict[str, Any] = {
         "labelled": project.name,
         "aggregate": aggregate,
@@ -137,10 +153,13 @@ def pop_edges(
     if pool:
         pooled = pool_votes(labels.filter(pc.and_(mine, pc.invert(doubtful))).to_pylist(), models)
         parameters |= {"pool": pool, "models": models}
-        notes = tuple(pooled.notes())
+        notes = (*pooled.notes(), *pool_notes)
         return PopEdges(_pooled(used, pooled.chances, pool), parameters), replace(account, notes=notes)
-    table = _edge_table(used) if aggregate is None else _majority(used, aggregate)
-    return PopEdges(table, parameters), account
+    if aggregate is not None:
+        return PopEdges(_majority(used, aggregate, counting.weights), parameters), account
+    edges, present = PopEdges(_edge_table(used), parameters), set(used["annotator"].unique().to_pylist())
+    lighter = {name: weight for name, weight in counting.weights.items() if name in present}
+    return weighted_annotators(edges, lighter, project.name) if lighter else edges, account
 
 
 def _pooled(labels: Any, chances: Mapping[int, Chances], source: str) -> Any:
@@ -175,9 +194,11 @@ def _edge_table(labels: Any) -> Any:
     )
 
 
-def _majority(labels: Any, aggregate: str) -> Any:
-    """One edge per item."""
-    weight = pc.fill_null(labels["confidence"], 1.0) if aggregate == "weighted" else 1.0
+def _majority(labels: Any, aggregate: str, weights: Mapping[str, float]) -> Any:
+    """One edge per item; the vote of an annotator who has a weight counts as much."""
+    weight = pa.array([weights.get(name, 1.0) for name in labels["annotator"].to_pylist()], pa.float64())
+    if aggregate == "weighted":
+        weight = pc.multiply(weight, pc.fill_null(labels["confidence"], 1.0))
     counted = {f"for_{name}": pc.if_else(pc.equal(labels["verdict"], name), weight, 0.0) for name in DECIDED}
     votes = pa.table({name: labels[name] for name in ("item", "first", "second")} | counted)
     sums = votes.group_by(["item", "first", "second"], use_threads=False).aggregate([(name, "sum") for name in counted])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -36,7 +37,7 @@ from popmargin.label.export.judged_wrong import (
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings, ratings_decide
 from popmargin.label.export.people_first import Models, people_first
-from popmargin.label.export.pooled_votes import Pooling, pool_votes, soft_label
+from popmargin.label.export.pooled_votes import NO_WEIGHTS, Pooling, pool_votes, soft_label
 from popmargin.label.export.stored_images import image_features, images_of_table
 from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
@@ -85,8 +86,8 @@ def preferences_of(
             if it has none); "whole", always 1; "grades", the share of right answers of its grade, as estimated by
             `calibrate_grades`.
         without: names of annotators whose labels are left out, as are those of discarded ones.
-        weights: how much each label of an annotator counts, by name, in `soft_label`, mean ratings and `wrong`; 1 for
-            others.
+        weights: how much each label of an annotator counts, by name, in `soft_label`, mean ratings and `wrong`, in
+            place of the weight that the store has. Calibrated grades have weights of their own.
         adjudication: of items that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
         pool: "dawid-skene" makes `soft_label` the probability of all votes together, each labeller counting by how
@@ -128,11 +129,13 @@ def preferences_of(
     imported = {name: list(columns[name]) for name in ("id", "rejected", "soft_label", MARK) if name in columns}
     counted_as = "equal" if pool else models  # pooling learns from models' labels that do not count
     counting = counting_labels(
-        store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=counted_as
+        store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=counted_as, weights=weights
     )
-    every, notes = counting.labels, list[str]()
+    pool_notes = [NO_WEIGHTS] if pool and counting.weights else []
+    if votes == "grades" or pool:
+        counting = replace(counting, weights={})
+    every, weights, notes = counting.labels, counting.weights, list[str]()
     labels = people_first(every, models)
-    store.refuse_unknown(project.id, weights or ())
     against, missing = put_ratings(columns, labels, notes, weights)
     kinds = item_kinds(store, project)
     rated = bool(notes)  # something was put
@@ -149,7 +152,8 @@ def preferences_of(
         calibration = calibrate_grades(labels)
         labels = graded_probabilities(labels, calibration)
         notes.append(calibration.note())
-    voted = _soft_labels(labels, votes, weights or {}) if pool is None else _pooled_labels(every, models, notes)
+    voted = _soft_labels(labels, votes, weights) if pool is None else _pooled_labels(every, models, notes)
+    notes += pool_notes
     by_most = wrong_preferences(labels, votes, weights)
     if not voted and "preference" in kinds and unjudged == "keep":
         notes.append("nobody has judged a preference yet: order and soft labels are those of the imported data")

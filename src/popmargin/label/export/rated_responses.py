@@ -18,7 +18,11 @@ pc: Any = pyarrow.compute
 
 
 def rated_responses(
-    store: LabelStore, project: Project, *, without: Collection[str] = (), adjudication: Adjudication = "wins"
+    store: LabelStore,
+    project: Project,
+    *,
+    without: Collection[str] = (),
+    adjudication: Adjudication = "wins",
 ) -> tuple[Any, Step]:
     """The rated responses of a project, in the order of import, and the account of the others.
 
@@ -29,9 +33,9 @@ def rated_responses(
         adjudication: of responses that an adjudicator has decided, "wins" uses only that rating, "ignore" the others.
 
     Returns:
-        A table with id (of the preference that holds the response), prompt, response, rating (the mean over
-        annotators; "unsure" and repeated items do not count) and raters, and the columns of the data: those of a side,
-        such as chosen_model, without the side.
+        A table with id (of the preference that holds the response), prompt, response, rating (the weighted mean
+        over annotators; "unsure" and repeated items do not count) and raters, and the columns of the data: those of a
+        side, such as chosen_model, without the side.
 
     Raises:
         DataError: the project asks for no ratings, or nobody has rated anything.
@@ -44,20 +48,21 @@ def rated_responses(
         asked += [(rows[first], side) for kind, first, side in read if kind == "rating"]
     if not asked:
         raise DataError(f"Project '{project.name}' asks for no ratings. Use --as preferences, labels or edges.")
-    given: dict[tuple[int, str], list[int]] = {}
+    given: dict[tuple[int, str], list[tuple[float, int]]] = {}
+    weights = {who.name: who.weight for who in store.annotators(project.id)}
     labels = store.labels(
         project.id,
-        columns=("kind", "first", "response", "verdict", "repeat_of"),
+        columns=("kind", "first", "response", "verdict", "annotator", "repeat_of"),
         without=without,
         adjudication=adjudication,
     )
     labels = labels.filter(
         pc.and_(pc.is_in(labels["verdict"], value_set=pa.array(RATINGS)), pc.is_null(labels["repeat_of"]))
     )
-    for first, side, verdict in zip(
-        *(labels[name].to_pylist() for name in ("first", "response", "verdict")), strict=True
+    for first, side, verdict, who in zip(
+        *(labels[name].to_pylist() for name in ("first", "response", "verdict", "annotator")), strict=True
     ):
-        given.setdefault((rows[first], side), []).append(int(verdict))
+        given.setdefault((rows[first], side), []).append((weights[who], int(verdict)))
     kept = sorted(place for place in asked if place in given)
     if not kept:
         raise DataError(f"Nobody has rated a response of project '{project.name}' yet. Rate some (popmargin annotate).")
@@ -66,7 +71,7 @@ def rated_responses(
         "id": [columns["id"][row] for row, _ in kept],
         "prompt": pa.array([columns["prompt"][row] for row, _ in kept], text),
         "response": pa.array([columns[side][row] for row, side in kept], text),
-        "rating": [sum(given[place]) / len(given[place]) for place in kept],
+        "rating": [sum(w * rating for w, rating in given[at]) / sum(w for w, _ in given[at]) for at in kept],
         "raters": [len(given[place]) for place in kept],
     }
     for name, values in _others(columns, kept).items():

@@ -32,8 +32,8 @@ class Pool:
             all projects; if nothing is rated, the imported strengths.
         rated_by_people: which of the two they are.
         shared: a sentence on how many preferences the projects share; empty if all.
-        counting: the labels that count, if some do not; None if all do.
-        left_out: the annotators whose labels do not count.
+        counting: the labels that count in full, if some do not; None if all do.
+        left_out: the annotators whose labels do not count, or count less, which the name then says.
     """
 
     labels: Any
@@ -79,17 +79,20 @@ def pool(projects: Sequence[tuple[LabelStore, Project]], *, without: Collection[
 def _counting(
     projects: Sequence[tuple[LabelStore, Project]], labels: Any, without: Collection[str]
 ) -> tuple[Any, tuple[str, ...]]:
-    """The labels that count, and the annotators of the others; None and nobody if all count."""
+    """The labels that count in full, and the annotators of the others; None and nobody if all do."""
     people = [(who, project) for store, project in projects for who in store.annotators(project.id)]
     known = {who.name for who, _ in people}
     for name in without:
         if name not in known:
             raise DataError(f"There is no annotator '{name}'. {did_you_mean(name, known)}")
-    names = {*without, *(who.name for who, _ in people if who.discarded)}
+    lighter = {who.name: who.weight for who, _ in people if who.weight != 1}
+    names = {*without, *lighter, *(who.name for who, _ in people if who.discarded)}
     theirs = pc.is_in(labels["annotator"], value_set=pa.array(sorted(names), pa.string()))
     if not names or not pc.any(theirs).as_py():
         return None, ()
-    return labels.filter(pc.invert(theirs)), tuple(sorted(names))
+    out = {who.name for who, _ in people if who.discarded} | set(without)
+    said = [name if name in out else f"{name} (weight {lighter[name]:g})" for name in sorted(names)]
+    return labels.filter(pc.invert(theirs)), tuple(said)
 
 
 def _shared(ids: Mapping[str, set[str]]) -> str:

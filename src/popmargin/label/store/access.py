@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
-from popmargin.label.store import assign, items
+from popmargin.label.store import assign, items, offers
 from popmargin.label.store.answers import clean
+from popmargin.label.store.changes import log_change
 from popmargin.label.store.records import ANNOTATOR_KINDS, Annotator, Project
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, project, project_change
 
@@ -98,6 +99,7 @@ def set_active(connection: Connection, number: int, active: bool, now: datetime)
             connection.execute(update(assignment).where(part).values(takes_place=True))
     if not active:
         _return_open(connection, number, now)
+        offers.take_back(connection, number, None)
 
 
 def _return_open(connection: Connection, number: int, now: datetime) -> None:
@@ -167,17 +169,52 @@ def set_quota(connection: Connection, number: int, quota: int | None) -> None:
     _change(connection, number, {"quota": quota})
 
 
+def set_lead(connection: Connection, number: int, lead: bool) -> None:
+    """Let a person see the admin pages of their project, or not any more.
+
+    Raises:
+        DataError: there is no such annotator, or it is a model.
+    """
+    _refuse_model(connection, number, "lead a project")
+    _change(connection, number, {"lead": lead})
+
+
+def set_weight(connection: Connection, number: int, weight: float, who: str, now: datetime) -> None:
+    """Let each label of an annotator count so much; the change is logged.
+
+    Raises:
+        ConfigError: the weight is not above 0 and at most 1.
+        DataError: there is no such annotator.
+    """
+    if not 0 < weight <= 1:
+        raise ConfigError(
+            f"A weight of {weight:g}: give a number above 0 and at most 1. Labels that shall not count at all are "
+            "discarded."
+        )
+    row = connection.execute(select(annotator).where(annotator.c.id == number)).one_or_none()
+    _change(connection, number, {"weight": None if weight == 1 else weight})
+    before = 1.0 if row is None or row.weight is None else row.weight
+    if row is not None and before != weight:
+        log_change(connection, row.project, who, f"weight of {row.name}"[:40], f"{before:g}", f"{weight:g}", now)
+
+
+def _refuse_model(connection: Connection, number: int, what: str) -> None:
+    row = connection.execute(select(annotator).where(annotator.c.id == number)).one_or_none()
+    if row is not None and row.kind != "person":
+        raise DataError(f"'{row.name}' is a model; only people {what}.")
+
+
 def set_adjudicator(connection: Connection, number: int, adjudicator: bool, now: datetime) -> None:
     """Let an annotator decide items on which others disagree, or label like others again; what is open is returned.
 
     Raises:
         DataError: there is no such annotator, or it is a model.
     """
-    row = connection.execute(select(annotator).where(annotator.c.id == number)).one_or_none()
-    if row is not None and row.kind != "person":
-        raise DataError(f"'{row.name}' is a model; only people adjudicate.")
+    _refuse_model(connection, number, "adjudicate")
     _change(connection, number, {"adjudicator": adjudicator})
     _return_open(connection, number, now)
+    if adjudicator:
+        offers.take_back(connection, number, None)
 
 
 def forget(connection: Connection, number: int, now: datetime) -> str:
@@ -279,4 +316,6 @@ def _annotator_of(row: Any) -> Annotator:
         adjudicator=bool(row.adjudicator),
         quota=row.quota,
         example_seen=bool(row.example_seen),
+        lead=bool(row.lead),
+        weight=1.0 if row.weight is None else row.weight,
     )

@@ -1,14 +1,14 @@
 """The annotators of a label store: who may label, their tokens, and whose labels count."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy.exc import IntegrityError
 
 from popmargin.errors import DataError
-from popmargin.label.store import access
+from popmargin.label.store import access, offers
 from popmargin.label.store.database import Database
-from popmargin.label.store.disputes import Vote, count_disputed, votes_on
+from popmargin.label.store.disputes import Disputed, Vote, count_disputed, disputed_items, votes_on
 from popmargin.label.store.records import Annotator, AnnotatorKind, Project
 from popmargin.label.store.training import Trained, trained
 
@@ -99,6 +99,53 @@ class AnnotatorStore:
         """
         self._database.write(lambda connection: access.set_quota(connection, annotator, quota))
 
+    def set_lead(self, annotator: int, lead: bool) -> None:
+        """Let a person see the admin pages of their project with their own link, or not any more.
+
+        Raises:
+            DataError: there is no such annotator, or it is a model.
+        """
+        self._database.write(lambda connection: access.set_lead(connection, annotator, lead))
+
+    def set_weight(self, annotator: int, weight: float, *, who: str = "") -> None:
+        """Let each label of an annotator count so much wherever something is made of labels; it is logged.
+
+        Raises:
+            ConfigError: the weight is not above 0 and at most 1.
+            DataError: there is no such annotator.
+        """
+        self._database.write(lambda connection: access.set_weight(connection, annotator, weight, who, self._clock()))
+
+    def give(self, annotator: int, items: Sequence[int], *, exclusive: bool = False) -> offers.Given:
+        """Give items to a person, who gets them first; with `exclusive`, nobody gets them who was not given them.
+
+        Raises:
+            DataError: no such annotator or item, a model, an adjudicator, or somebody who is not active.
+        """
+        return self._database.write(lambda c: offers.give(c, annotator, items, exclusive=exclusive))
+
+    def take_back(self, annotator: int, items: Sequence[int] | None = None) -> list[int]:
+        """Take back what a person was given and has neither answered nor open; None for all. Returns the items."""
+        return self._database.write(lambda connection: offers.take_back(connection, annotator, items))
+
+    def reassign(self, annotator: int, to: int, items: Sequence[int] | None = None) -> offers.Given:
+        """Give to another person what one was given and has neither answered nor open; reserved items stay reserved.
+
+        Raises:
+            DataError: as for `give`; nothing is changed then.
+        """
+        return self._database.write(lambda connection: offers.reassign(connection, annotator, to, items))
+
+    def free_runs(self, project: int, items: Collection[int]) -> list[list[int]]:
+        """Some items that want labels and were given to nobody, in runs of a chain, or one by one."""
+        with self._database.read() as connection:
+            return offers.free_runs(connection, project, items)
+
+    def given(self, project: int) -> dict[int, int]:
+        """Annotator -> how many items that were given to them they have still to get; only those with some."""
+        with self._database.read() as connection:
+            return offers.waiting_for(connection, project)
+
     def votes_on(self, item: int) -> list[Vote]:
         """What people, whose labels count, say of an item; without names."""
         with self._database.read() as connection:
@@ -108,6 +155,11 @@ class AnnotatorStore:
         """How many items on which people disagree wait for an adjudicator."""
         with self._database.read() as connection:
             return count_disputed(connection, project)
+
+    def disputed_items(self, project: int, limit: int) -> list[Disputed]:
+        """The first items on which people disagree and that wait for an adjudicator."""
+        with self._database.read() as connection:
+            return disputed_items(connection, project, limit)
 
     def forget(self, annotator: int) -> str:
         """Remove an annotator's name, notes and access for good; the labels stay under a pseudonym, which is returned.

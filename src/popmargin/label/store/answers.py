@@ -160,6 +160,22 @@ def skip(connection: Connection, who: int, number: int, now: datetime) -> None:
         )  # fmt: skip
 
 
+def resume(connection: Connection, who: int, number: int, now: datetime) -> None:
+    """Open a skipped assignment again."""
+    person = lock_annotator(connection, who)
+    refuse_archived(person)
+    given = own_assignment(connection, who, number)
+    if given.state == "leased":
+        return
+    if given.state == "done":
+        raise DataError(f"Assignment {number} is already answered. Change the answer instead.")
+    if person.project_state == "paused" or person.held or (person.quota is not None and person.done >= person.quota):
+        raise DataError("There are no tasks for you at the moment, so this one was not opened.")
+    if given.takes_place and not take_place(connection, given.item):
+        raise DataError(f"Others have labelled the item of assignment {number} since it was skipped.")
+    lease(connection, number, person, now, since=given.changed_at)
+
+
 def undo(connection: Connection, who: int, now: datetime) -> int | None:
     """Withdraw the newest current answer and lease its item again; None if there is no answer."""
     person = lock_annotator(connection, who)

@@ -15,8 +15,9 @@ from sqlalchemy import Connection, Select, and_, exists, func, select, text, tru
 from popmargin.errors import DataError
 from popmargin.label.store.chained_tasks import RUN, kept_in_place
 from popmargin.label.store.disputes import disputed
+from popmargin.label.store.offers import next_offered, taken_up
 from popmargin.label.store.records import Shown
-from popmargin.label.store.sql_tables import LEASED, annotator, assignment, item, project
+from popmargin.label.store.sql_tables import LEASED, OPEN, START, annotator, assignment, item, project
 
 REPEAT_AFTER = 10
 """Items are repeated only after at least this many others."""
@@ -24,8 +25,8 @@ REPEAT_AFTER = 10
 NEAR = 5
 """A run goes on after as many other items, such as gold and repeated ones."""
 
-_OPEN, _RETURNED, _GOLD = text("taken < overlap AND gold IS NULL"), text("returned"), text("gold IS NOT NULL")
-_START = text("taken < overlap AND gold IS NULL AND (link IS NULL OR link = 0)")
+_OPEN, _START, _RETURNED = text(OPEN), text(START), text("returned AND reserved IS NULL")
+_GOLD = text("gold IS NOT NULL")
 
 
 def lock_annotator(connection: Connection, number: int) -> Any:
@@ -91,14 +92,14 @@ def own_assignment(connection: Connection, who: int, number: int) -> Any:
 
 
 def next_assignment(connection: Connection, who: int, now: datetime) -> int | None:
-    """The annotator's current assignment: the open one, or a new one; None if nothing is left."""
+    """The annotator's current assignment: the one opened last, or a new one; None if nothing is left."""
     person = lock_annotator(connection, who)
     if person.project_state in ("paused", "archived"):
         return None
     waiting = connection.execute(
         select(assignment.c.id)
         .where(assignment.c.annotator == who, assignment.c.state == "leased")
-        .order_by(assignment.c.number)
+        .order_by(assignment.c.changed_at.desc(), assignment.c.number)
         .limit(1)
     ).scalar()
     if waiting is not None:
@@ -120,6 +121,7 @@ def next_assignment(connection: Connection, who: int, now: datetime) -> int | No
         or _training(connection, person, now)
         or _repeat(connection, person, now)
         or _gold(connection, person, now, share=person.gold_items / max(person.items, 1))
+        or _offered(connection, person, now)
         or _next_in_run(connection, person, now)
         or _fresh(connection, person, now)
         or _gold(connection, person, now, share=1.0)
@@ -248,6 +250,24 @@ def _repeat(connection: Connection, person: Any, now: datetime) -> int | None:
     return None if row is None else _give(connection, person, row.item, now, repeat_of=row.id)
 
 
+def take_disputed(connection: Connection, who: int, number: int, now: datetime) -> int:
+    """Open a disputed item for an adjudicator, who has chosen it.
+
+    Raises:
+        DataError: no adjudicator, or the item is not disputed any more.
+    """
+    person = lock_annotator(connection, who)
+    refuse_archived(person)
+    if not person.adjudicator:
+        raise DataError(f"'{person.name}' does not adjudicate.")
+    had = connection.execute(
+        select(assignment.c.id).where(assignment.c.annotator == who, assignment.c.item == number)
+    ).scalar()
+    if had is not None or connection.execute(disputed(person.project).where(item.c.id == number)).scalar() is None:
+        raise DataError("This item is not disputed any more, or somebody is deciding it.")
+    return _give(connection, person, number, now, adjudicates=True)
+
+
 def _disputed(connection: Connection, person: Any, now: datetime) -> int | None:
     """The first item on which others disagree, and that nobody is deciding."""
     had = exists().where(assignment.c.annotator == person.id, assignment.c.item == item.c.id)
@@ -285,6 +305,14 @@ def _gold(connection: Connection, person: Any, now: datetime, *, share: float) -
         return None
     found = connection.execute(_not_had(person, _GOLD)).one_or_none()
     return None if found is None else _give(connection, person, found.id, now)
+
+
+def _offered(connection: Connection, person: Any, now: datetime) -> int | None:
+    """The next item that the lead has given to the annotator."""
+    found = _lock_first(connection, next_offered(person), wait=True)
+    if found is None or not take_place(connection, found.id):
+        return None
+    return _give(connection, person, found.id, now, takes_place=True)
 
 
 def _next_in_run(connection: Connection, person: Any, now: datetime) -> int | None:
@@ -400,6 +428,7 @@ def _give(
         .where(annotator.c.id == person.id)
         .values(number=person.number + 1, cursor=person.cursor if cursor is None else cursor)
     )
+    taken_up(connection, person.id, number)
     return int(made)
 
 

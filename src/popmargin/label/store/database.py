@@ -34,6 +34,9 @@ CHECKPOINT_SECONDS = 5.0
 _MIGRATION_LOCK = 0x706F706D  # "popm"
 _LOST_RACE = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
 
+_LOST = (DBAPIError, ConnectionResetError, ConnectionAbortedError)
+"""What a lost connection raises: pg8000 lets a reset while it reads through as it is."""
+
 
 class AwayError(RunError):
     """The database does not answer now; the same request may work in a moment."""
@@ -138,13 +141,13 @@ class Database:
         try:
             with self._connect() as connection:
                 yield connection
-        except DBAPIError as error:
+        except _LOST as error:
             self._raise(error)
 
     def _connect(self) -> Connection:
         try:
             return self._engine.connect()
-        except DBAPIError as error:  # whatever it is: there is no connection
+        except _LOST as error:  # whatever it is: there is no connection
             raise self._away_error(error) from error
 
     def write(self, work: Callable[[Connection], T], *, schema: bool = False) -> T:
@@ -164,7 +167,7 @@ class Database:
                 done = self._write_once(work, schema)
                 self._checkpoint_later()
                 return done
-            except DBAPIError as error:
+            except _LOST as error:
                 if not _lost_race(error) or attempt == ATTEMPTS:
                     self._raise(error)
                 time.sleep(random.uniform(0, 0.02 * attempt))
@@ -178,14 +181,16 @@ class Database:
         with self._writer, self._connect().execution_options(**options) as connection, connection.begin():
             return work(connection)
 
-    def _raise(self, error: DBAPIError) -> NoReturn:
+    def _raise(self, error: DBAPIError | OSError) -> NoReturn:
         """Raise an error of the driver, in words if the same request may work later."""
         if _away(error) or _lost_race(error):
             raise self._away_error(error) from error
         raise error
 
-    def _away_error(self, error: DBAPIError) -> AwayError:
-        return AwayError(f"{self.name}: the database does not answer ({error.orig}). Try again in a moment.")
+    def _away_error(self, error: DBAPIError | OSError) -> AwayError:
+        return AwayError(
+            f"{self.name}: the database does not answer ({getattr(error, 'orig', error)}). Try again in a moment."
+        )
 
     def insert(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert many rows of the same columns.
@@ -294,15 +299,19 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")
 
 
-def _lost_race(error: DBAPIError) -> bool:
+def _lost_race(error: DBAPIError | OSError) -> bool:
+    if isinstance(error, OSError):
+        return False
     details: Any = error.orig.args[0] if error.orig is not None and error.orig.args else ""
     if isinstance(details, dict):
         return details.get("C") in _LOST_RACE
     return "database is locked" in str(details) or "database table is locked" in str(details)
 
 
-def _away(error: DBAPIError) -> bool:
+def _away(error: DBAPIError | OSError) -> bool:
     """Whether the server is gone, ends, or is just starting."""
+    if isinstance(error, OSError):
+        return True
     if error.connection_invalidated or isinstance(error, InterfaceError):
         return True
     details: Any = error.orig.args[0] if error.orig is not None and error.orig.args else ""

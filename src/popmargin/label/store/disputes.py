@@ -1,14 +1,16 @@
 """Items on which people disagree, for adjudicators, and the votes on them."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Select, cast, func, select
 from sqlalchemy.types import Integer
 
+from popmargin.data.conversation import Text
 from popmargin.data.questions import Verdict
 from popmargin.label.store.records import Wrong
-from popmargin.label.store.sql_tables import annotator, assignment, item, label
+from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference
 
 CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)
 _RATING_GAP = 2
@@ -79,6 +81,41 @@ def votes_on(connection: Connection, number: int) -> list[Vote]:
 def count_disputed(connection: Connection, number: int) -> int:
     """How many items of a project wait for an adjudicator."""
     return connection.execute(select(func.count()).select_from(disputed(number).subquery())).scalar_one()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disputed:
+    """An item that waits for an adjudicator.
+
+    Attributes:
+        prompts: of its preferences.
+        votes: how many people have judged it.
+    """
+
+    item: int
+    prompts: tuple[Text, ...]
+    votes: int
+
+
+def disputed_items(connection: Connection, number: int, limit: int) -> list[Disputed]:
+    """The first items of a project that wait for an adjudicator, in its order."""
+    one, other = preference.alias("one"), preference.alias("other")
+    rows = connection.execute(
+        select(item.c.id, item.c.taken, one.c.prompt, other.c.prompt.label("second"))
+        .join_from(item, one, one.c.id == item.c.first)
+        .outerjoin(other, other.c.id == item.c.second)
+        .where(item.c.id.in_(disputed(number)))
+        .order_by(item.c.position)
+        .limit(limit)
+    )
+    return [
+        Disputed(
+            item=row.id,
+            prompts=tuple(json.loads(text) for text in (row.prompt, row.second) if text is not None),
+            votes=row.taken,
+        )
+        for row in rows
+    ]
 
 
 def settled(number: int) -> Select[tuple[int]]:

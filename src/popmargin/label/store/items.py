@@ -360,11 +360,11 @@ def preference_columns(connection: Connection, number: int) -> dict[str, list[An
 
 
 def active_people(connection: Connection, number: int) -> int:
-    """Number of active annotators of a project who are people, without adjudicators."""
+    """Number of active annotators of a project who are people, without adjudicators and leads who label nothing."""
     rows = connection.execute(
         select(annotator.c.id).where(
             annotator.c.project == number, annotator.c.kind == "person", annotator.c.active,
-            annotator.c.adjudicator.is_not(True)
+            annotator.c.adjudicator.is_not(True), annotator.c.lead.is_not(True) | (annotator.c.done > 0)
         )
     )  # fmt: skip
     return len(rows.all())

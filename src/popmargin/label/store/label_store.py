@@ -16,6 +16,7 @@ from popmargin.label.store.records import (
     Assignment,
     Label,
     Progress,
+    State,
     Wrong,
 )
 from popmargin.label.store.shown_images import images_of
@@ -266,10 +267,33 @@ class LabelStore(ProjectStore):
 
         return self._database.write(withdraw)
 
-    def history(self, annotator: int, *, limit: int = 50, before: int | None = None) -> list[Assignment]:
+    def resume(self, annotator: int, assignment: int) -> None:
+        """Open a skipped item again: it is the next one.
+
+        Raises:
+            DataError: someone else's assignment, an answered one, or a place that others have taken since.
+        """
+        self._database.write(lambda c: answers.resume(c, annotator, assignment, self._clock()))
+
+    def take_disputed(self, annotator: int, item: int) -> None:
+        """Open a disputed item that an adjudicator has chosen: it is the next one.
+
+        Raises:
+            DataError: no adjudicator, or the item is not disputed any more.
+        """
+        self._database.write(lambda c: assign.take_disputed(c, annotator, item, self._clock()))
+
+    def history(
+        self,
+        annotator: int,
+        *,
+        limit: int = 50,
+        before: int | None = None,
+        states: Sequence[State] = ("done", "skipped"),
+    ) -> list[Assignment]:
         """Answered and skipped assignments, newest first; `before` is the id of the last one on the previous page."""
         with self._database.read() as connection:
-            return queries.history(connection, annotator, limit, before)
+            return queries.history(connection, annotator, limit, before, states)
 
     def progress(self, project: int, annotator: int | None = None) -> Progress:
         """Progress of the project and of this annotator."""

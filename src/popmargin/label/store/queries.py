@@ -13,7 +13,8 @@ from popmargin.label.store.assign import leased
 from popmargin.label.store.disputes import count_disputed, settled
 from popmargin.label.store.image_rows import known_images
 from popmargin.label.store.items import active_people, preference_text
-from popmargin.label.store.records import Adjudication, Assignment, Progress, Shown
+from popmargin.label.store.offers import places_of_others
+from popmargin.label.store.records import Adjudication, Assignment, Progress, Shown, State
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference, project
 
 PAGE = 50_000
@@ -127,9 +128,11 @@ def _assignment(row: Any, current: Any) -> Assignment:
     )
 
 
-def history(connection: Connection, who: int, limit: int, before: int | None) -> list[Assignment]:
-    """Answered and skipped assignments, newest first."""
-    query = select(assignment.c.id).where(assignment.c.annotator == who, assignment.c.state.in_(("done", "skipped")))
+def history(
+    connection: Connection, who: int, limit: int, before: int | None, states: Sequence[State]
+) -> list[Assignment]:
+    """Assignments in these states, newest first."""
+    query = select(assignment.c.id).where(assignment.c.annotator == who, assignment.c.state.in_(states))
     if before is not None:
         query = query.where(assignment.c.id < before)
     numbers = connection.execute(query.order_by(assignment.c.number.desc()).limit(limit)).scalars().all()
@@ -153,7 +156,8 @@ def progress(connection: Connection, number: int, who: int | None) -> Progress:
     if who is not None:
         own = _own(connection, who)
     answered, repeated, skipped, own_open = own
-    left = min(found.items - (answered - repeated), max(wanted - done - open_now + own_open, 0))
+    others, given = (0, 0) if who is None else places_of_others(connection, number, who)
+    left = min(found.items - (answered - repeated), max(wanted - done - open_now + own_open - others, 0))
     if _is_adjudicator(connection, who):
         left = own_open + count_disputed(connection, number)
     quota = connection.execute(select(annotator.c.quota).where(annotator.c.id == who)).scalar()
@@ -166,6 +170,7 @@ def progress(connection: Connection, number: int, who: int | None) -> Progress:
         own_done=answered,
         own_skipped=skipped,
         own_left=left if who is not None else 0,
+        own_given=given,
     )
 
 

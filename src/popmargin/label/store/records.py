@@ -98,6 +98,8 @@ class Annotator:
         held: got too few training items right, and gets no tasks before the lead decides.
         adjudicator: gets the items on which others disagree, and no others.
         quota: answers, with repeated items, after which there are no more tasks; None for no limit.
+        lead: sees the admin pages of the project.
+        weight: how much each label counts in soft labels, mean ratings, scales and edges: above 0 and at most 1.
         example_seen: has gone on from the worked example.
     """
 
@@ -111,6 +113,8 @@ class Annotator:
     adjudicator: bool = False
     quota: int | None = None
     example_seen: bool = False
+    lead: bool = False
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +233,7 @@ class Progress:
         own_done: answers of this annotator, including repeated items.
         own_skipped: items this annotator skipped, which come back last.
         own_left: items this annotator may still get, at most.
+        own_given: of these, given to them by the lead.
     """
 
     items: int
@@ -238,3 +243,4 @@ class Progress:
     own_done: int
     own_skipped: int
     own_left: int
+    own_given: int = 0

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
 
-REVISION = "0014"
+REVISION = "0050"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -170,16 +170,29 @@ item = Table(
     _flag("returned"),
     # Place in a run of items of which each shares a preference with the one before; null: in none.
     Column("link", Integer),
+    # Only for people whom it is offered to (table offer); null means for everybody.
+    Column("reserved", Boolean),
     # More may be taken than are wanted, if the overlap was lowered.
     CheckConstraint("taken >= 0", name="taken"),
 )
+OPEN = "taken < overlap AND gold IS NULL AND reserved IS NULL"
+"""Items that anybody may get: the condition of their index, which a database uses only if a query repeats it."""
+START = f"{OPEN} AND (link IS NULL OR link = 0)"
 for _name, _condition in (
-    ("ix_item_open", "taken < overlap AND gold IS NULL"),
+    ("ix_item_open", OPEN),
     ("ix_item_returned", "returned"),
     ("ix_item_gold", "gold IS NOT NULL"),
-    ("ix_item_start", "taken < overlap AND gold IS NULL AND (link IS NULL OR link = 0)"),
+    ("ix_item_start", START),
 ):
     Index(_name, item.c.project, item.c.position, sqlite_where=text(_condition), postgresql_where=text(_condition))
+Index(
+    "ix_item_reserved",
+    item.c.project,
+    item.c.taken,
+    item.c.overlap,
+    sqlite_where=text("reserved IS NOT NULL"),
+    postgresql_where=text("reserved IS NOT NULL"),
+)
 
 annotator = Table(
     "annotator",
@@ -206,8 +219,30 @@ annotator = Table(
     Column("adjudicator", Boolean),
     # Answers they are asked for in all; null means no limit.
     Column("quota", Integer),
+    # Sees the project's admin pages; null means no.
+    Column("lead", Boolean),
+    # How much each of their labels counts in what is made of them; null means 1.
+    Column("weight", Float),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("project", "name"),
+)
+
+# Items that a person gets before all others; `waiting` until they have got it.
+offer = Table(
+    "offer",
+    metadata,
+    Column("annotator", _ID, ForeignKey("annotator.id"), primary_key=True),
+    Column("item", _ID, ForeignKey("item.id"), primary_key=True),
+    Column("position", Integer, nullable=False),
+    _flag("waiting"),
+    Index("ix_offer_item", "item"),
+)
+Index(
+    "ix_offer_waiting",
+    offer.c.annotator,
+    offer.c.position,
+    sqlite_where=text("waiting"),
+    postgresql_where=text("waiting"),
 )
 
 assignment = Table(

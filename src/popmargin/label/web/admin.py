@@ -12,26 +12,31 @@ from starlette.background import BackgroundTask
 from popmargin.label.export.label_files import save_labels
 from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of
+from popmargin.label.projects.assign_items import assign_items
 from popmargin.label.projects.reach import out_of_reach
 from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.records import Annotator, Project, ProjectState
 from popmargin.label.web.forms import Name, RowId, Words
-from popmargin.label.web.view import page, store_of
+from popmargin.label.web.security import Lead
+from popmargin.label.web.view import page, session_of, store_of
 
 router = APIRouter(prefix="/admin")
 _PARQUET = "application/vnd.apache.parquet"
 ADMIN = "admin"
-"""Who changes a project on this page, in its log."""
+"""Who changes a project on this page, in its log, unless a lead does."""
 ProjectId = Annotated[RowId, Form()]
 _CHANGES = 50
 Key = Annotated[str, Query(max_length=64)]
 
 
 @router.get("")
-def overview(request: Request, project: RowId | None = None, new: Key = "") -> Response:
-    """Progress of a project and of each annotator; `new` shows a link that was just made, once."""
+def overview(
+    request: Request, project: RowId | None = None, new: Key = "", given: Annotated[int | None, Query(ge=0)] = None
+) -> Response:
+    """Progress of a project and of each annotator; `new` shows a link that was just made, once, and `given` says how
+    many items were given, moved or taken back."""
     added, token = request.app.state.links.take(new) or (None, None)
-    return _overview(request, _named(request, project), annotator=added, token=token)
+    return _overview(request, _named(request, project), annotator=added, token=token, given=given)
 
 
 @router.get("/quality")
@@ -39,7 +44,7 @@ def quality(request: Request, project: RowId | None = None) -> Response:
     """Label quality: a page that may take seconds, which the overview fetches once it has loaded."""
     found = _named(request, project)
     figures = request.app.state.figures.of(found)
-    return page(request, "quality.html.j2", projects=store_of(request).projects(), project=found, figures=figures)
+    return page(request, "quality.html.j2", projects=_projects(request), project=found, figures=figures)
 
 
 @router.post("/annotators")
@@ -54,7 +59,7 @@ def add_annotator(request: Request, project: ProjectId, name: Annotated[Name, Fo
 def set_guidelines(request: Request, project: ProjectId, guidelines: Annotated[Words, Form()] = "") -> RedirectResponse:
     """Change the guidelines; people acknowledge them before their next task."""
     found = _project(request, project)
-    store_of(request).set_guidelines(found.id, guidelines.replace("\r\n", "\n"), who=ADMIN)
+    store_of(request).set_guidelines(found.id, guidelines.replace("\r\n", "\n"), who=_who(request))
     return _back(request, found)
 
 
@@ -74,7 +79,7 @@ def set_settings(
     found = _project(request, project)
     store_of(request).change(
         found.id,
-        who=ADMIN,
+        who=_who(request),
         overlap=overlap,
         repeat_share=repeat_percent / 100,
         lease_seconds=round(lease_minutes * 60),
@@ -104,6 +109,50 @@ def set_quota(
     found = _project(request, project)
     store_of(request).set_quota(_annotator(request, found, annotator).id, int(quota) if quota else None)
     return _back(request, found)
+
+
+@router.post("/annotators/{annotator}/weight")
+def set_weight(
+    request: Request, annotator: RowId, project: ProjectId, weight: Annotated[float, Form(allow_inf_nan=False)]
+) -> RedirectResponse:
+    """Let each label of an annotator count so much."""
+    found = _project(request, project)
+    store_of(request).set_weight(_annotator(request, found, annotator).id, weight, who=_who(request))
+    return _back(request, found)
+
+
+@router.post("/annotators/{annotator}/lead")
+def set_lead(request: Request, annotator: RowId, project: ProjectId, lead: Annotated[bool, Form()]) -> RedirectResponse:
+    """Let a person see these pages with their own link; only the admin says who."""
+    found = _project(request, project)
+    if isinstance(session_of(request), Lead):
+        raise HTTPException(403, "Only the admin says who leads a project. Nothing was changed.")
+    store_of(request).set_lead(_annotator(request, found, annotator).id, lead)
+    return _back(request, found)
+
+
+@router.post("/assign")
+def assign(
+    request: Request,
+    project: ProjectId,
+    annotator: Annotated[RowId, Form()],
+    items: Annotated[Words, Form()] = "",
+    where: Annotated[Words, Form()] = "",
+    share_percent: Annotated[str, Form(pattern=r"^(\d{1,3}(\.\d{1,6})?)?$")] = "",
+    exclusive: Annotated[bool, Form()] = False,
+    source: Annotated[str, Form(pattern=r"^\d{0,15}$")] = "",
+    take_back: Annotated[bool, Form()] = False,
+) -> RedirectResponse:
+    """Give items to a person, move them from another, or take them back."""
+    found, store = _project(request, project), store_of(request)
+    who, share = _annotator(request, found, annotator), float(share_percent) / 100 if share_percent else None
+    other = _annotator(request, found, int(source)) if source else None
+    columns = dict(part.partition("=")[::2] for part in where.split() if part)
+    done = assign_items(
+        store, found, who, ids=items.split(), where=columns, share=share, exclusive=exclusive,
+        source=other, take_back=take_back,
+    )  # fmt: skip
+    return _back(request, found, f"&given={done.taken_back if done.given is None else done.given.given}")
 
 
 @router.post("/annotators/{annotator}/admit")
@@ -187,7 +236,12 @@ def _back(request: Request, project: Project, more: str = "") -> RedirectRespons
 
 
 def _overview(
-    request: Request, project: Project, *, annotator: Annotator | None = None, token: str | None = None
+    request: Request,
+    project: Project,
+    *,
+    annotator: Annotator | None = None,
+    token: str | None = None,
+    given: int | None = None,
 ) -> Response:
     store = store_of(request)
     annotators = store.annotators(project.id)
@@ -196,7 +250,7 @@ def _overview(
     return page(
         request,
         "admin.html.j2",
-        projects=store.projects(),
+        projects=_projects(request),
         project=project,
         progress=store.progress(project.id),
         rows=rows,
@@ -205,6 +259,9 @@ def _overview(
         kinds=item_kinds(store, project),
         far=out_of_reach(store, project),
         trained=store.trained(project.id),
+        given=given,
+        waiting=store.given(project.id),
+        leads=isinstance(session_of(request), Lead),
         disputed=store.disputed(project.id) if any(person.adjudicator for person in annotators) else None,
         changes=store.changes(project.id)[: -_CHANGES - 1 : -1],
     )
@@ -219,7 +276,7 @@ def _site(request: Request) -> str:
 
 def _named(request: Request, project: int | None) -> Project:
     """The project of this number, or the newest."""
-    projects = store_of(request).projects()
+    projects = _projects(request)
     if not projects:
         raise HTTPException(404, "The store has no project yet. Create one with: popmargin annotate DATA --db FILE")
     return projects[-1] if project is None else _project(request, project)
@@ -227,15 +284,27 @@ def _named(request: Request, project: int | None) -> Project:
 
 def _exported(request: Request, number: int | None) -> Project:
     """The project of this number, or the only one."""
-    projects = store_of(request).projects()
+    projects = _projects(request)
     if number is None and len(projects) > 1:
         known = ", ".join(f"{project.id} ({project.name})" for project in projects)
         raise HTTPException(422, f"Choose a project by adding ?project=NUMBER to the address: {known}.")
     return _named(request, number)
 
 
+def _projects(request: Request) -> list[Project]:
+    """All projects, or those that the person leads."""
+    session, projects = session_of(request), store_of(request).projects()
+    return [one for one in projects if one.id in session.projects] if isinstance(session, Lead) else projects
+
+
+def _who(request: Request) -> str:
+    """Who changes something here, for the log."""
+    session = session_of(request)
+    return session.name if isinstance(session, Lead) else ADMIN
+
+
 def _project(request: Request, number: int) -> Project:
-    for project in store_of(request).projects():
+    for project in _projects(request):
         if project.id == number:
             return project
     raise HTTPException(404, f"There is no project {number}.")

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from popmargin.errors import PopmarginError
 from popmargin.label.store.database import AwayError
 from popmargin.label.store.label_store import LabelStore
-from popmargin.label.web import admin, json_api, pages
+from popmargin.label.web import admin, json_api, pages, queue_api, team_api
 from popmargin.label.web.figures import FigureCache
 from popmargin.label.web.security import Guard, Sessions, check_csrf, route_path
 from popmargin.label.web.shown_once import ShownOnce
@@ -51,7 +51,8 @@ def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: 
     app.state.links = ShownOnce()
     app.state.sessions = Sessions(store, admin_token)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
-    app.include_router(json_api.router)
+    for api in (json_api, queue_api, team_api):
+        app.include_router(api.router)
     app.include_router(pages.router, dependencies=[Depends(check_csrf)], include_in_schema=False)
     app.include_router(admin.router, dependencies=[Depends(check_csrf)], include_in_schema=False)
     app.add_middleware(Guard, sessions=app.state.sessions, refuse=refusal, prefix=root_path.rstrip("/"))

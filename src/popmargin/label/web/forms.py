@@ -3,9 +3,17 @@
 import secrets
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-RowId = Annotated[int, Field(ge=1, le=2**53 - 1)]
+
+def _no_boolean(value: object) -> object:
+    """JSON's true is no 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not a boolean")  # noqa: TRY004 (pydantic answers ValueError with 422)
+    return value
+
+
+RowId = Annotated[int, Field(ge=1, le=2**53 - 1), BeforeValidator(_no_boolean)]
 """Row number, up to the largest integer that JavaScript can represent."""
 RequestKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 """Chosen by the client; repeating a key saves nothing new."""

@@ -25,7 +25,7 @@ class Refusal(BaseModel):
     error: str
 
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": Refusal, "description": "The body cannot be read."},
     401: {"model": Refusal, "description": "Missing or invalid token."},
     404: {"model": Refusal, "description": "This annotator has no such task."},
@@ -34,13 +34,14 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 _IMAGE: dict[int | str, dict[str, Any]] = {
     **RESPONSES,
-    401: _ERRORS[401],
+    401: ERRORS[401],
     404: {"model": Refusal, "description": "The project has no such image."},
     422: {"model": Refusal, "description": "These are not 32 hex digits."},
 }
-_BARE: dict[int | str, dict[str, Any]] = {401: _ERRORS[401]}
-# The guard has already refused requests without a session; this documents it in OpenAPI.
-router = APIRouter(prefix="/api", dependencies=[Depends(_bearer)])
+BARE: dict[int | str, dict[str, Any]] = {401: ERRORS[401]}
+bearer = Depends(_bearer)
+"""The guard has already refused requests without a session; this documents it in OpenAPI."""
+router = APIRouter(prefix="/api", dependencies=[bearer])
 
 
 class ImageOut(BaseModel):
@@ -98,6 +99,7 @@ class ProgressOut(BaseModel):
     own_done: int
     own_skipped: int
     own_left: int
+    own_given: int
 
 
 class GuidelinesOut(BaseModel):
@@ -150,20 +152,20 @@ class Saved(BaseModel):
     known: Choice | None
 
 
-@router.get("/next", responses=_BARE)
+@router.get("/next", responses=BARE)
 def next_task(request: Request) -> Next:
     """The annotator's open task: the same one until it is answered."""
-    return _next(request, store_of(request).next_assignment(person_of(request).annotator.id))
+    return next_of(request, store_of(request).next_assignment(person_of(request).annotator.id))
 
 
-@router.post("/guidelines", responses=_ERRORS)
+@router.post("/guidelines", responses=ERRORS)
 def acknowledge(request: Request, read: Acknowledged) -> Acknowledged:
     """Say that the annotator has read a version of the guidelines; the labels from now on are under it."""
     store_of(request).acknowledge(person_of(request).annotator.id, read.version)
     return read
 
 
-@router.post("/labels", responses=_ERRORS)
+@router.post("/labels", responses=ERRORS)
 def save_label(request: Request, answer: Answer) -> Saved:
     """Save an answer. Send it again with the same `request` after a failure: nothing is saved twice."""
     person = person_of(request)
@@ -189,13 +191,13 @@ def save_label(request: Request, answer: Answer) -> Saved:
     return Saved(label=label.id, assignment=label.assignment, revision=label.revision, known=known)
 
 
-@router.post("/undo", responses=_BARE)
+@router.post("/undo", responses=BARE)
 def undo(request: Request) -> Next:
     """Withdraw the newest answer; its task is the open one again. Null when there was nothing to withdraw."""
-    return _next(request, store_of(request).undo(person_of(request).annotator.id))
+    return next_of(request, store_of(request).undo(person_of(request).annotator.id))
 
 
-@router.get("/progress", responses=_BARE)
+@router.get("/progress", responses=BARE)
 def progress(request: Request) -> ProgressOut:
     """How far the project and this annotator are."""
     person = person_of(request)
@@ -209,14 +211,16 @@ def image(request: Request, digits: Digits) -> Response:
     return whole_image(request, digits)
 
 
-def _next(request: Request, assignment: Assignment | None) -> Next:
+def next_of(request: Request, assignment: Assignment | None) -> Next:
+    """The answer with a task, and with guidelines that are not acknowledged."""
     person = person_of(request)
     unread = unread_guidelines(person)
     text = GuidelinesOut(version=person.project.guidelines_version, text=person.project.guidelines) if unread else None
-    return Next(task=None if assignment is None else _task(request, assignment, person.project), guidelines=text)
+    return Next(task=None if assignment is None else task_of(request, assignment, person.project), guidelines=text)
 
 
-def _task(request: Request, assignment: Assignment, project: Project) -> Task:
+def task_of(request: Request, assignment: Assignment, project: Project) -> Task:
+    """An assignment as it stands on the screen."""
     screen, root = screen_of(assignment), f"{request.scope.get('root_path', '')}/api"
     return Task(
         assignment=assignment.id,
@@ -232,9 +236,9 @@ def _task(request: Request, assignment: Assignment, project: Project) -> Task:
 
 def _side(side: Side, root: str) -> SideOut:
     responses = [
-        ResponseOut(text=_text(r.text), preferred=r.preferred, image=_image(r.image, root)) for r in side.responses
+        ResponseOut(text=text_of(r.text), preferred=r.preferred, image=_image(r.image, root)) for r in side.responses
     ]
-    return SideOut(prompt=_text(side.prompt), responses=responses)
+    return SideOut(prompt=text_of(side.prompt), responses=responses)
 
 
 def _image(image: ShownImage | None, root: str) -> ImageOut | None:
@@ -243,5 +247,6 @@ def _image(image: ShownImage | None, root: str) -> ImageOut | None:
     return ImageOut(url=address(root, image, reduced=False), width=image.width, height=image.height)
 
 
-def _text(text: Text) -> str | list[dict[str, str]]:
+def text_of(text: Text) -> str | list[dict[str, str]]:
+    """A text, or what each turn of a conversation says."""
     return text if isinstance(text, str) else [{"role": turn["role"], "content": said(turn)} for turn in text]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, HTTPException, Path, Request, Response
 
 from popmargin.errors import DataError
 from popmargin.label.store.answers import StaleAnswerError
-from popmargin.label.store.records import Assignment
+from popmargin.label.store.records import Assignment, State
 from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId, Seconds, new_request
 from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
 from popmargin.label.web.screen import (
@@ -31,6 +31,7 @@ router = APIRouter()
 router.get("/images/{digits}", responses=RESPONSES)(whole_image)
 router.get("/images/{digits}/reduced", responses=RESPONSES)(reduced_image)
 PAGE_ROWS = 50
+Queue = Literal["mine", "skipped", "disputed"]
 _MONTH = 30 * 24 * 3600
 
 
@@ -48,7 +49,10 @@ def login(request: Request, token: Annotated[str, Path(max_length=4000)]) -> Res
         raise HTTPException(401, "This link is invalid or has expired. Ask for a new one.")
     # A page that continues by itself, not a redirect: browsers send no SameSite=Strict cookie along a redirect chain
     # that began on another site, and links come by mail.
-    target = "/admin" if not people else f"/p/{people[0].project.id}/" if len(people) == 1 else "/"
+    one = people[0] if len(people) == 1 else None
+    target = f"/p/{one.project.id}/" if one is not None else "/"
+    if not people or (one is not None and one.annotator.lead):
+        target = "/admin" if one is None else f"/admin?project={one.project.id}"
     response = page(request, "login.html.j2", target=target)
     if people:
         kept = sessions.people([*tokens_of(request.cookies, request.headers), *given])
@@ -210,15 +214,55 @@ def undo(request: Request) -> Response:
 
 @router.get("/history")
 def history(request: Request, before: RowId | None = None) -> Response:
-    """Earlier answers, newest first."""
-    person = person_of(request)
-    store = store_of(request)
-    rows = store.history(person.annotator.id, limit=PAGE_ROWS, before=before)
-    progress = store.progress(person.project.id, person.annotator.id)
-    older = rows[-1].id if len(rows) == PAGE_ROWS else None
+    """The annotator's own answers, newest first."""
+    return _queue(request, "mine", before)
+
+
+@router.get("/skipped")
+def skipped(request: Request, before: RowId | None = None) -> Response:
+    """What the annotator has skipped and not answered since, newest first."""
+    return _queue(request, "skipped", before)
+
+
+@router.get("/disputed")
+def disputed(request: Request) -> Response:
+    """What waits for an adjudicator, who may choose; empty for others."""
+    return _queue(request, "disputed", None)
+
+
+def _queue(request: Request, which: Queue, before: int | None) -> Response:
+    person, store = person_of(request), store_of(request)
+    who, project = person.annotator, person.project
+    states: tuple[State, ...] = ("done",) if which == "mine" else ("skipped",)
+    rows = [] if which == "disputed" else store.history(who.id, limit=PAGE_ROWS, before=before, states=states)
+    waiting = store.disputed(project.id) if who.adjudicator else None
     return page(
-        request, "history.html.j2", rows=rows, older=older, before=before, progress=progress, project=person.project
+        request,
+        "history.html.j2",
+        which=which,
+        rows=rows,
+        items=store.disputed_items(project.id, PAGE_ROWS) if which == "disputed" and who.adjudicator else [],
+        waiting=waiting,
+        older=rows[-1].id if len(rows) == PAGE_ROWS else None,
+        before=before,
+        progress=store.progress(project.id, who.id),
+        project=project,
     )
+
+
+@router.post("/resume")
+def resume(request: Request, assignment: Annotated[RowId, Form()]) -> Response:
+    """Open a skipped task now."""
+    person = person_of(request)
+    store_of(request).resume(person.annotator.id, _own(request, person, assignment).id)
+    return go(request, "/")
+
+
+@router.post("/decide")
+def decide(request: Request, item: Annotated[RowId, Form()]) -> Response:
+    """Open the disputed item that an adjudicator has chosen."""
+    store_of(request).take_disputed(person_of(request).annotator.id, item)
+    return go(request, "/")
 
 
 @router.post("/logout")

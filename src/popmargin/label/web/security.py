@@ -67,6 +67,14 @@ class Person(Session):
 
 
 @dataclass(frozen=True)
+class Lead(Session):
+    """The session of somebody who leads projects: sees the admin pages of these, and of no others."""
+
+    name: str
+    projects: frozenset[int]
+
+
+@dataclass(frozen=True)
 class Sessions:
     """Finds sessions by their tokens; tokens are compared by digest in constant time."""
 
@@ -84,6 +92,14 @@ class Sessions:
         """The sessions of annotators' tokens that still work, one for each project: the newest."""
         found = [person for token in tokens if (person := self.annotator(token)) is not None]
         return list({person.project.id: person for person in found}.values())
+
+    def lead(self, tokens: Sequence[str]) -> Lead | None:
+        """The session of annotators' tokens whose people lead their projects."""
+        leads = [person for person in self.people(tokens) if person.annotator.lead]
+        if not leads:
+            return None
+        token = JOIN.join(person.token for person in leads)
+        return Lead(token, leads[-1].annotator.name, frozenset(person.project.id for person in leads))
 
     def admin(self, token: str) -> Session | None:
         """The session of the admin's token."""
@@ -143,7 +159,8 @@ class Guard:
             return self.sessions.annotator(token.strip()) if scheme.lower() == "bearer" else None
         cookies = cookie_parser(headers.get("cookie", ""))
         if path == "/admin" or path.startswith("/admin/"):
-            return self.sessions.admin(cookies.get(cookie_name("admin", headers), ""))
+            admin = self.sessions.admin(cookies.get(cookie_name("admin", headers), ""))
+            return admin or self.sessions.lead(tokens_of(cookies, headers))
         tokens = tokens_of(cookies, headers)
         if number is None:
             people = self.sessions.people(tokens)

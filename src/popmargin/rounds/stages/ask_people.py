@@ -2,7 +2,9 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,7 +77,7 @@ def add_people(
             inputs={"pairs": pairs, "asked": asked["asked"]},
             settings=where | ({"batch": number} if end else {}),
             outputs={"preferences": "preferences.parquet"} | ({"edges": "edges.parquet"} if ask == "pop" else {}),
-            waits=missing_answers,
+            waits=partial(missing_answers, folder=name),
         )
     assert answers is not None
     return answers
@@ -85,13 +87,14 @@ def ask_stage(work: Work) -> dict[str, Any]:
     """Put the questions into the store; those that are there already stay."""
     settings = work.settings
     data = _without_ratings(load_preferences(work.inputs["pairs"], ties="keep"))
-    with open_store(settings["store"], create=True) as store:
-        from popmargin.label.projects.open_project import open_project
-
-        if "before" in work.inputs:
-            project = store.project(settings["project"])
+    if "before" in work.inputs:
+        with _questions(settings, work.folder.parent) as (store, project):
             _ask_more(store, project, settings)
-        else:
+            items = store.progress(project.id).items
+    else:
+        with open_store(settings["store"], create=True) as store:
+            from popmargin.label.projects.open_project import open_project
+
             edges = first_pairs(data, settings["questions"], settings["seed"]) if "questions" in settings else None
             try:
                 project = open_project(
@@ -106,7 +109,7 @@ def ask_stage(work: Work) -> dict[str, Any]:
                 )
             except (ConfigError, DataError) as error:  # there is no --project here
                 raise type(error)(str(error).replace("--project NAME", "--recipe.project NAME")) from error
-        items = store.progress(project.id).items
+            items = store.progress(project.id).items
     wanted = settings.get("questions", items)
     if items < wanted:
         work.say(f"  {items} of {wanted} questions are asked: there are no other pairs of preferences")
@@ -139,15 +142,32 @@ def _ask_more(store: "LabelStore", project: "Project", settings: Mapping[str, An
         store.add_items(project.id, "pop", [first for first, _ in pairs], [second for _, second in pairs])
 
 
-def missing_answers(settings: Mapping[str, Any]) -> Waiting | None:
-    """How many questions people have answered, and where the others are asked; None once all are answered."""
+@contextmanager
+def _questions(settings: Mapping[str, Any], folder: str | Path) -> Iterator[tuple["LabelStore", "Project"]]:
+    """The store and the project in which an earlier stage has put its questions; `folder` holds the stages that ask.
+
+    Raises:
+        RunError: the store is gone, or holds no such project any more.
+    """
+    remedy = f"Put it back; or delete the folder {folder}, to ask again."
     if not may_exist(settings["store"]):
-        raise RunError(
-            f"{settings['store']}: the label store that holds the questions is gone. Put it back, or delete the folder "
-            "of the stage that asked, to ask again."
-        )
+        raise RunError(f"{settings['store']}: the label store that holds the questions is gone. {remedy}")
     with open_store(settings["store"]) as store:
-        project = store.project(settings["project"])
+        found = next((project for project in store.projects() if project.name == settings["project"]), None)
+        if found is None:
+            raise RunError(
+                f"{settings['store']}: project '{settings['project']}', which holds the questions, is gone. {remedy}"
+            )
+        yield store, found
+
+
+def missing_answers(settings: Mapping[str, Any], folder: str | Path) -> Waiting | None:
+    """How many questions people have answered, and where the others are asked; None once all are answered.
+
+    Raises:
+        RunError: the questions are gone.
+    """
+    with _questions(settings, folder) as (store, project):
         items = store.progress(project.id).items
         counts = Counter(store.labels(project.id, columns=("item",))["item"].to_pylist())
     done = sum(count >= settings["overlap"] for count in counts.values())
@@ -162,17 +182,16 @@ def answers_stage(work: Work) -> dict[str, Any]:
 
     Raises:
         WaitingError: some are missing; it says how to give them.
-        RunError: no answer can be trained on.
+        RunError: no answer can be trained on, or the questions are gone.
     """
     settings = work.settings
-    waiting = missing_answers(settings)
+    waiting = missing_answers(settings, work.folder.parent)
     if waiting is not None:
         raise WaitingError(f"{waiting}. {waiting.how}")
-    with open_store(settings["store"]) as store:
+    with _questions(settings, work.folder.parent) as (store, project):
         from popmargin.label.export.pop_edges import pop_edges
         from popmargin.label.export.preferences import preferences_of
 
-        project = store.project(settings["project"])
         if settings["ask"] == "pop":
             edges, report = pop_edges(store, project)
             if "batch" not in settings and all(edges.table["tie"].to_pylist()):
