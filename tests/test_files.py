@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,8 +54,11 @@ WRITERS = {
 NO_WRITERS = {"copy", "dump"}
 """Of these, names that other objects have too: only of `shutil`, `json`, `yaml` and `pickle` do they write files."""
 WRITE_IN_PLACE = {
+    ("label/export/hub_push.py", "push"): "into a temporary folder, which is sent whole",
+    ("label/web/posted_rows.py", "rows_as_preferences"): "into a temporary folder, to be read at once",
     ("files.py", "append_jsonl"): "a log grows line by line; what a kill leaves of a line is cut off",
-    ("judges/answer_cache.py", "add_many"): "a log of answers, likewise",
+    ("generate/batch_log.py", "_write"): "a log of batches, likewise",
+    ("judges/answer_cache.py", "_append"): "a log of answers, likewise",
     ("judges/answer_cache.py", "_is_torn"): "reads",
     ("judges/answer_cache.py", "_mended"): "cuts off what a kill left of a line",
     (
@@ -196,3 +200,11 @@ def test_names_like_one_that_is_not_there(tmp_path: Path) -> None:
     )
     assert no_such_file(tmp_path / "x") == f"No such file: {tmp_path}/x."
     assert no_such_file(tmp_path / "a" / "b") == f"No such file: {tmp_path}/a/b (there is no folder {tmp_path}/a)."
+
+
+def test_no_part_of_a_library_that_is_loaded_later_is_imported_by_name() -> None:
+    """A part imported before the lazy whole is there twice, with two classes of the same name (`datasets.table`)."""
+    for path in Path(popmargin.__file__).parent.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"lazy_loader\.load\(\"(\w+)\"\)", text):
+            assert not re.search(rf"^\s*(from|import) {name}\.", text, re.M), path

@@ -21,7 +21,7 @@ NO_ROWS = {
     "label annotators admit", "label annotators forget", "label annotators adjudicate",
     "label annotators quota", "label annotators lead", "label annotators weight",
     "label annotators discard", "label annotators list", "label backup", "label guidelines", "label next",
-    "label status",
+    "label status", "label token add", "label token list", "label token revoke",
     "objectives", "study power", "schema", "completion", "report",
 }  # fmt: skip
 """Verbs that read no rows of data; `report` shows the accounts that runs have stored."""

@@ -191,7 +191,7 @@ def test_the_python_of_the_page_on_trl_works(folder: Path) -> None:
     assert "Table of 40 rows: id (p000, p001" in result.stdout and (folder / "log_probs.parquet").is_file()
 
 
-@pytest.mark.parametrize("name", ["rank.md", "augment.md", "recommend.md"])
+@pytest.mark.parametrize("name", ["rank.md", "augment.md", "recommend.md", "api.md"])
 def test_the_python_of_pages_with_prompts_gives_what_it_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,10 @@ some questions with no letter, "busy" refuses each question once (429, then 408)
 always, "filter" refuses some questions with 400, "new" refuses all that give max_tokens, "locked" refuses all, "mute"
 gives some questions an empty text, "prose" begins with an article, "hm" never decides. FOLDER/mended changes "filter",
 "mute", "hm" and "vague" to a server that answers.
+
+It also has files and batches, in FOLDER/batches with one line a batch. They are done at once, or with MODE "slow" when
+FOLDER/ready is there. MODE "dropped" makes a batch and breaks the connection, "partly" has an error for some rows once
+and for some always, "expired" answers only half of the rows of the first batch, "invalid" refuses every batch.
 """
 
 import json
@@ -66,9 +70,78 @@ def refusal(raw: str, seen: int) -> tuple[int, str] | None:
     return (401, "wrong key") if MODE == "locked" else None
 
 
+FILES: dict[str, bytes] = {}
+BATCHES: dict[str, dict[str, Any]] = {}
+
+
+def make_batch(body: dict[str, Any]) -> dict[str, Any]:
+    """A batch of an uploaded file; its rows are answered now."""
+    rows = [json.loads(line) for line in FILES[body["input_file_id"]].splitlines()]
+    with (FOLDER / "batches").open("a") as file:
+        file.write(json.dumps([row["custom_id"] for row in rows]) + "\n")
+    batch: dict[str, Any] = {"id": f"batch_{len(BATCHES)}", "metadata": body["metadata"], "status": "completed"}
+    good, bad = [], []
+    for place, row in enumerate(rows):
+        raw = json.dumps(row["body"])
+        failing = MODE == "partly" and ("vague" in raw or (place % 3 == 0 and not BATCHES))
+        if MODE == "expired" and not BATCHES and place % 2:
+            batch["status"] = "expired"
+        elif failing:
+            status = 400 if "vague" in raw else 500
+            error = {"error": {"message": "flagged by the content filter" if status == 400 else "overloaded"}}
+            bad.append({"custom_id": row["custom_id"], "response": {"status_code": status, "body": error}})
+        else:
+            said = {"status_code": 200, "body": answer(row["body"])}
+            good.append({"custom_id": row["custom_id"], "response": said, "error": None})
+    for name, lines in (("output_file_id", good), ("error_file_id", bad)):
+        if lines:
+            batch[name] = f"file-{len(FILES)}"
+            FILES[batch[name]] = "".join(json.dumps(line) + "\n" for line in reversed(lines)).encode()
+    if MODE == "invalid":
+        batch |= {"status": "failed", "errors": {"data": [{"message": "model not found in batch"}]}}
+    batch["request_counts"] = {"total": len(rows), "completed": len(good), "failed": len(bad)}
+    BATCHES[batch["id"]] = batch
+    return batch
+
+
 class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0].removeprefix("/v1/")
+        said: Any = {"data": list(BATCHES.values()), "has_more": False}
+        if path.startswith("files/"):
+            said = FILES[path.split("/")[1]]
+        elif path.startswith("batches/"):
+            said = dict(BATCHES[path.split("/")[1]])
+            if MODE == "slow" and not (FOLDER / "ready").exists():
+                said["status"] = "in_progress"
+        self.reply(said if isinstance(said, bytes) else json.dumps(said).encode())
+
+    def reply(self, content: bytes) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(content)
+
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/v1/files":
+            self.upload(raw)
+        elif self.path == "/v1/batches":
+            made = make_batch(json.loads(raw))
+            if MODE == "dropped" and len(BATCHES) == 1:
+                self.connection.close()
+            else:
+                self.reply(json.dumps(made).encode())
+        else:
+            self.chat(raw)
+
+    def upload(self, raw: bytes) -> None:
+        boundary = self.headers["Content-Type"].partition("boundary=")[2].encode()
+        part = next(part for part in raw.split(b"--" + boundary) if b'name="file"' in part)
+        name = f"file-{len(FILES)}"
+        FILES[name] = part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+        self.reply(json.dumps({"id": name}).encode())
+
+    def chat(self, raw: bytes) -> None:
         with (FOLDER / "calls").open("ab") as file:
             file.write(raw.replace(b"\n", b" ") + b"\n")
         key = raw.decode()

@@ -28,6 +28,12 @@ class Served:
         file = self.folder / "calls"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
+    @property
+    def batches(self) -> list[list[str]]:
+        """The ids of the requests in each batch."""
+        file = self.folder / "batches"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()

@@ -11,7 +11,8 @@ import pytest
 from popmargin.judges.labeller import Order, orders_note
 from popmargin.label.quality.label_quality import Quality, label_quality
 
-COLUMNS = ("assignment", "item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "seconds", "note")
+COLUMNS = ("assignment", "item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "seconds", "note",
+           "confidence")  # fmt: skip
 COLUMNS += ("response", "swap_pairs", "swap_first", "swap_second", "gold", "repeat_of", "training", "adjudicated",
             "guidelines_version", "created_at")  # fmt: skip
 
@@ -30,7 +31,7 @@ def table(*rows: dict[str, Any]) -> pa.Table:
 
 _TYPES = dict.fromkeys(("assignment", "item", "repeat_of", "guidelines_version"), pa.int64())
 _BOOLS = ("swap_pairs", "swap_first", "swap_second", "training", "adjudicated")
-_TYPES |= dict.fromkeys(_BOOLS, pa.bool_()) | {"seconds": pa.float64()}
+_TYPES |= dict.fromkeys(_BOOLS, pa.bool_()) | {"seconds": pa.float64(), "confidence": pa.float64()}
 _TYPES |= {"created_at": pa.timestamp("us", tz="UTC")}
 
 
@@ -63,7 +64,8 @@ def simulated(seed: int = 0, *, items: int = 120) -> tuple[pa.Table, dict[str, f
             if name.startswith("judge"):
                 p1, p2 = (1 / (1 + math.exp(-x)) for x in (felt + 0.8, 0.8 - felt))
                 places = [Order("A" if p > 0.5 else "B", p) for p in (p1, p2)]
-                row |= {"annotator_kind": "judge", "note": orders_note(places)}
+                p = (p1 + 1 - p2) / 2
+                row |= {"annotator_kind": "judge", "note": orders_note(places), "confidence": max(p, 1 - p)}
             else:
                 row |= {"swap_pairs": bool(rng.random() < 0.5), "seconds": float(rng.gamma(4, 6))}
                 row |= {"gold": ("first" if gap > 0 else "second") if item % 15 == 0 and gap else None}

@@ -45,7 +45,7 @@ def test_all_sections_are_filled_and_nothing_is_loaded_from_outside() -> None:
     page = render_label_report(quality, "<script>alert(1)</script>")
     read = Page(page)
     assert "Not shown" not in page and not {"script", "img", "iframe"} & set(read.tags)
-    assert read.tags.count("table") == read.tags.count("caption") == 7
+    assert read.tags.count("table") == read.tags.count("caption") == 8
     assert "Ben <b>" in "".join(read.words) and "http:" not in page and ">nan" not in page
     assert page == render_label_report(label_quality(*simulated()), "<script>alert(1)</script>")
 

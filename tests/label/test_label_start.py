@@ -1,13 +1,16 @@
 """What label commands import: no model library, and no library of data sets unless they read one."""
 
+import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from label_stores import preferences
 
-from popmargin.cli.main import build_parser
+from popmargin.cli.label import VERBS
+from popmargin.cli.main import build_parser, main
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.store.label_store import LabelStore
 
@@ -16,9 +19,11 @@ import json, sys
 from popmargin.cli.main import main
 seen, slow = {}, json.loads(sys.argv[2])
 for words in json.loads(sys.argv[1]):
+    before = set(sys.modules)
     code = main(words)
     loaded = [name for name in slow if name in sys.modules and type(sys.modules[name]).__module__ != "importlib.util"]
-    seen[" ".join(words[1:3] if words[1] == "annotators" else words[1:2])] = [code, loaded]
+    verbs = [name for name in set(sys.modules) - before if name.startswith("popmargin.cli.label_")]
+    seen[" ".join(words[1:3] if words[1] == "annotators" else words[1:2])] = [code, loaded, verbs]
 print("\\n" + json.dumps(seen))
 """
 
@@ -43,6 +48,7 @@ MAY_LOAD: dict[str, list[str]] = {
     "annotators token": [],
     "annotators discard": [],
     "annotators forget": [],
+    "token": [],
     "backup": [],
     "export": WITH_LABELS,
     "judge": WITH_LABELS,
@@ -79,6 +85,7 @@ def test_no_command_loads_more_than_it_needs(tmp_path: Path) -> None:
         "report": ["--out", str(tmp_path / "report.html")],
         "annotators list": [],
         "annotators weight": ["ann", "--to", "0.5"],
+        "token": ["list"],
     }
     commands = []
     for name in MAY_LOAD:
@@ -87,14 +94,38 @@ def test_no_command_loads_more_than_it_needs(tmp_path: Path) -> None:
     words = [sys.executable, "-c", CODE, json.dumps(commands), json.dumps(HEAVY)]
     done = subprocess.run(words, capture_output=True, text=True)
     seen = json.loads(done.stdout.splitlines()[-1])
-    assert {name: code for name, (code, _) in seen.items() if code} == {"judge": 2}, done.stderr
-    too_much = {name: set(loaded) - set(MAY_LOAD[name]) for name, (_, loaded) in seen.items()}
+    assert {name: code for name, (code, _, _) in seen.items() if code} == {"judge": 2}, done.stderr
+    too_much = {name: set(loaded) - set(MAY_LOAD[name]) for name, (_, loaded, _) in seen.items()}
     assert {name: more for name, more in too_much.items() if more} == {} and list(seen) == list(MAY_LOAD)
+    own = {name: f"popmargin.cli.label_{name.split()[0]}" for name in seen}
+    assert [name for name, (_, _, verbs) in seen.items() if set(verbs) - {own[name]}] == []
+    assert sum(len(verbs) for _, _, verbs in seen.values()) == len(set(own.values()))
+
+
+def test_help_and_completion_know_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing of a command is imported for the list of them, and all of it for what a shell completes."""
+    action = next(found for found in label_parser()._actions if found.dest == "label_verb")
+    assert list(action.choices) == list(VERBS) and "unknown" not in action.choices
+    with pytest.raises(SystemExit):
+        main(["label", "status", "--help"])
+    said = capsys.readouterr().out
+    assert "usage: popmargin label status [-h]" in said and "Show the progress of projects and annotators." in said
+    with pytest.raises(SystemExit):
+        main(["label", "statsu"])
+    assert "Did you mean 'status'?" in capsys.readouterr().err
+    assert main(["label", "status", "--jsn"]) == 2
+    assert "Did you mean '--json'?" in capsys.readouterr().err
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert "--lease-minutes" in script and "_label_import_labels" in script
+
+
+def label_parser() -> argparse.ArgumentParser:
+    return next(action for action in build_parser(["label"])._actions if action.dest == "verb").choices["label"]
 
 
 def test_every_command_is_accounted_for() -> None:
-    verbs = next(action for action in build_parser(["label"])._actions if action.dest == "verb").choices["label"]
-    label = next(action for action in verbs._actions if action.dest == "label_verb").choices
+    label = next(action for action in label_parser()._actions if action.dest == "label_verb").choices
     people = next(action for action in label["annotators"]._actions if action.dest == "annotators_verb").choices
     known = {*(name for name in label if name != "annotators"), *(f"annotators {name}" for name in people)}
     assert known == MAY_LOAD.keys() | NEED_MORE.keys()

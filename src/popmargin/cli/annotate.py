@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments
-from popmargin.cli.label import add_project_arguments, load_new_data, project_settings
+from popmargin.cli.project_options import add_project_arguments, load_new_data, project_settings
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.errors import ConfigError, counted, import_extra
 from popmargin.label.store.address import may_exist, open_store
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ADMIN_VARIABLE = "POPMARGIN_ADMIN_TOKEN"
 LOCAL = "me"
-_MODULES = ("fastapi", "uvicorn", "python_multipart", "markdown_it", "pygments")
+_MODULES = ("fastapi", "uvicorn", "python_multipart", "markdown_it", "pygments", "httpx")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -49,6 +49,7 @@ def _annotate(args: argparse.Namespace) -> int:
     from popmargin.label.projects.open_project import open_project
     from popmargin.label.web.app import create_app
     from popmargin.label.web.serve import address, exit_at_sigterm, is_loopback, listen, serve
+    from popmargin.label.web.webhook_sender import Sender
 
     admin_token = _admin_token(args)
     alone = is_loopback(args.host)
@@ -77,7 +78,8 @@ def _annotate(args: argparse.Namespace) -> int:
         own = links.get(LOCAL)
         if own and not args.no_browser:
             webbrowser.open(f"{site}/login/{own}")
-        serve(create_app(store, admin_token=admin_token, root_path=args.root_path), listening)
+        with Sender(store):
+            serve(create_app(store, admin_token=admin_token, root_path=args.root_path), listening)
     return 0
 
 

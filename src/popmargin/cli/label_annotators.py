@@ -12,7 +12,7 @@ from popmargin.label.store.address import in_words, open_store
 
 def add_parser(verbs: Any) -> None:
     """Add `label annotators` to the command line."""
-    parser = verbs.add_parser("annotators", help="manage annotators")
+    parser = verbs.add_parser("annotators")
     actions = parser.add_subparsers(
         dest="annotators_verb",
         required=True,

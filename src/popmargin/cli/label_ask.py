@@ -11,7 +11,7 @@ from popmargin.label.store.address import in_words, open_store
 
 def add_parser(subparsers: Any) -> None:
     """Add `label ask` to the command line."""
-    parser = subparsers.add_parser("ask", help="choose the next comparisons from the labels so far and add them")
+    parser = subparsers.add_parser("ask")
     add_store_arguments(parser)
     parser.add_argument("--n", type=int, default=200, help="comparisons to add (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=0, help="random seed (default: 0)")

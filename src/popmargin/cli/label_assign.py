@@ -13,7 +13,7 @@ from popmargin.label.store.address import open_store
 
 def add_parser(verbs: Any) -> None:
     """Add `label assign` to the command line."""
-    parser = verbs.add_parser("assign", help="give items to a person, move them to another, or take them back")
+    parser = verbs.add_parser("assign")
     parser.add_argument("name", metavar="NAME", help="the annotator who gets them")
     add_store_arguments(parser)
     parser.add_argument(

@@ -12,7 +12,7 @@ from popmargin.label.store.address import refuse_missing
 
 def add_parser(subparsers: Any) -> None:
     """Add `label backup` to the command line."""
-    parser = subparsers.add_parser("backup", help="copy a store in use to one file, safely")
+    parser = subparsers.add_parser("backup")
     parser.add_argument("out", type=Path, metavar="OUT", help="file to write")
     add_store_arguments(parser, project=False)
     add_overwrite(parser)

@@ -12,7 +12,7 @@ from popmargin.safe_reading import read_text
 
 def add_parser(subparsers: Any) -> None:
     """Add `label guidelines` to the command line."""
-    parser = subparsers.add_parser("guidelines", help="show a project's guidelines, or change them")
+    parser = subparsers.add_parser("guidelines")
     add_store_arguments(parser)
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--set", dest="file", type=Path, metavar="FILE", help="Markdown file with the new guidelines")

@@ -15,7 +15,7 @@ _BY_SUFFIX = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".parquet": "json
 
 def add_parser(subparsers: Any) -> None:
     """Add `label import-labels` to the command line."""
-    parser = subparsers.add_parser("import-labels", help="add labels that people gave elsewhere, with name and time")
+    parser = subparsers.add_parser("import-labels")
     parser.add_argument("labels", type=Path, help="the file; of Potato also its folder of annotations")
     add_store_arguments(parser)
     parser.add_argument(

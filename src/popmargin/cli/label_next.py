@@ -13,7 +13,6 @@ def add_parser(subparsers: Any) -> None:
     """Add `label next` to the command line."""
     parser = subparsers.add_parser(
         "next",
-        help="say what the next hour is best spent on: new preferences, votes, comparisons, grades or ratings",
         description="Say what an annotator's next hour is best spent on, from the project's labels, times and "
         "agreement, and the budget studies (docs/studies/budget.md).",
     )

@@ -25,7 +25,7 @@ PEOPLE = "people"
 
 def add_parser(subparsers: Any) -> None:
     """Add `label rank` to the command line."""
-    parser = subparsers.add_parser("rank", help="best and worst of several responses, by pairwise comparisons")
+    parser = subparsers.add_parser("rank")
     parser.add_argument("responses", help=f"several responses to each prompt: {SOURCE_HELP}")
     parser.add_argument(
         "--judge", required=True, metavar="SPEC", help=f"what compares: {FORMS}; people asks in a label store"

@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add `label report` to the command line."""
-    parser = subparsers.add_parser("report", help="write agreement, annotators, judges and time as one HTML page")
+    parser = subparsers.add_parser("report")
     add_store_arguments(parser)
     parser.add_argument(
         "--with",
@@ -52,8 +51,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from popmargin.label.quality.label_quality import label_quality
-    from popmargin.label.quality.pooled_projects import pool
+    from popmargin.label.quality.projects_quality import projects_quality
     from popmargin.label.quality.report_page import quality_json, reading, write_label_report
 
     check_outputs(args, {"--out": args.out}, HTML)
@@ -66,18 +64,10 @@ def _report(args: argparse.Namespace) -> int:
                 url, _, named = source.partition("#")
                 place = opened.enter_context(open_store(url))
             projects.append((place, place.project(args.project if source is None else named or None)))
-        pooled = pool(projects, without=args.without)
-    quality = label_quality(pooled.labels, pooled.strengths, rated_by_people=pooled.rated_by_people, target=args.target)
-    if args.others:  # a version of one project's guidelines is none of another's
-        quality = replace(quality, versions=[])
-    if pooled.left_out:
-        without = label_quality(
-            pooled.counting, pooled.strengths, rated_by_people=pooled.rated_by_people, target=args.target
-        )
-        quality = replace(quality, without=without, left_out=pooled.left_out)
+        quality, shared = projects_quality(projects, without=args.without, target=args.target)
     write_label_report(quality, args.out, " and ".join(project.name for _, project in projects))
-    if pooled.shared:
-        print(pooled.shared, file=sys.stderr if args.json else sys.stdout)
+    if shared:
+        print(shared, file=sys.stderr if args.json else sys.stdout)
     if args.json:
         print(json.dumps(quality_json(quality), ensure_ascii=False, indent=2))
     else:

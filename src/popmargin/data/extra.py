@@ -259,12 +259,12 @@ def as_dataset(table: Any, features: Mapping[str, Any], fingerprint: str | None 
         features: of `datasets`, for columns where these say more than the Arrow type.
         fingerprint: of the content; None creates a unique one.
     """
-    from datasets.table import InMemoryTable
-
     inferred = datasets.Features.from_arrow_schema(table.schema.remove_metadata())
     known = datasets.Features({name: features.get(name, inferred[name]) for name in table.column_names})
     table = table.replace_schema_metadata(known.arrow_schema.metadata)
-    return datasets.Dataset(InMemoryTable(table), fingerprint=fingerprint or uuid.uuid4().hex)
+    # Not imported by name: a part imported before the lazy whole would be there twice, with two classes of tables.
+    whole: Any = datasets
+    return whole.Dataset(whole.table.InMemoryTable(table), fingerprint=fingerprint or uuid.uuid4().hex)
 
 
 _RANGES = {"soft_label": (0.0, 1.0), "weight": (0.0, np.inf)}

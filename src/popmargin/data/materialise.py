@@ -27,13 +27,12 @@ def materialised(stream: "datasets.IterableDataset", name: str) -> "datasets.Dat
     Raises:
         DataError: the stream fails, or its rows have different columns.
     """
-    from datasets.exceptions import DatasetGenerationError
-
+    whole: Any = datasets
     try:
         found: Any = datasets.Dataset.from_generator(
             _rows, features=stream.features, cache_dir=str(user_cache() / "streams"), gen_kwargs={"stream": stream}
         )
-    except (DatasetGenerationError, OSError) as error:
+    except (whole.exceptions.DatasetGenerationError, OSError) as error:
         cause = error.__cause__ or error
         raise DataError(
             f"{name}: the stream could not be written to {user_cache() / 'streams'} ({cause}). Remedy: look at its "

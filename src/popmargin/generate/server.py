@@ -18,6 +18,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from popmargin.errors import ConfigError, RunError, import_extra
+from popmargin.generate.purse import Purse, usage_of
 
 _LONGEST_WAIT = 60.0
 _LONGEST_ASKED_WAIT = 600.0  # of a server's own Retry-After
@@ -55,6 +56,9 @@ class Failure:
         return f"{self.reason}: {self.text}" if self.text else self.reason
 
 
+NOT_ASKED = Failure("not asked", "what it may cost does not fit into what is left to pay")
+
+
 class NoAnswerError(ValueError):
     """Raised by readers of answers: a chat completion that says nothing.
 
@@ -76,6 +80,7 @@ class _Calls:
     read: Callable[[str, Any], Any]
     keep: Callable[[str, Any], None]
     kept: str
+    purse: Purse | None
 
 
 class Server:
@@ -149,6 +154,7 @@ class Server:
         keep: Callable[[str, Any], None],
         kept: str,
         progress: str | None = None,
+        purse: Purse | None = None,
     ) -> dict[str, Failure]:
         """Ask several questions, in their order; answers are handed over as they come.
 
@@ -162,9 +168,10 @@ class Server:
             keep: stores it; called from several threads.
             kept: where, for messages.
             progress: name of a progress bar; none when None.
+            purse: lets calls be made; None for all.
 
         Returns:
-            Key -> failure, of the questions that have no answer.
+            Key -> failure, of the questions that have no answer; `NOT_ASKED` where the purse did not let it be asked.
 
         Raises:
             RunError: the server cannot be reached, refuses all (a wrong key, an unknown model), or fails at the first
@@ -174,7 +181,7 @@ class Server:
         if not wanted:
             return failures
         self._stopped.clear()
-        calls = _Calls(wanted, read, keep, kept)
+        calls = _Calls(wanted, read, keep, kept, purse)
         with (
             self._httpx.Client(timeout=self._timeout, headers=self._headers) as client,
             ThreadPoolExecutor(self._workers) as pool,
@@ -209,19 +216,28 @@ class Server:
             if self._stopped.wait(wait):
                 return failure
             failure, again, wait = self._attempt(client, calls, key)
-        if failure is not None:
+        if failure is not None and failure is not NOT_ASKED:
             self._count(failure, calls.kept, retried=again)
         return failure
 
     def _attempt(self, client: Any, calls: "_Calls", key: str) -> tuple[Failure | None, bool, float]:
         """One request: what is wrong with its answer, whether to try again, and how long the server asks to wait."""
+        body, purse = calls.bodies[key], calls.purse
+        if purse is not None and not purse.admit(key, body):
+            return NOT_ASKED, False, 0.0
         self._wait_for_turn()
+        usage: Mapping[str, Any] | None = {}  # what was sent may have been answered, until the server says otherwise
         try:
             # Escaped, since half a surrogate pair in a text cannot be sent as it is.
             headers = {"Content-Type": "application/json"}
-            response = client.post(self.url, content=json.dumps(calls.bodies[key]).encode(), headers=headers)
+            response = client.post(self.url, content=json.dumps(body).encode(), headers=headers)
+            usage = usage_of(response)
         except self._httpx.RequestError as error:
+            usage = None if isinstance(error, self._httpx.ConnectError | self._httpx.ConnectTimeout) else {}
             return Failure("no answer", f"{type(error).__name__}: {error}"), True, 0.0
+        finally:
+            if purse is not None:
+                purse.settle(key, body, usage)
         text, status = response.text[:SHOWN].strip(), response.status_code
         failure = Failure(f"HTTP {status}", text)
         if 200 <= status < 300:

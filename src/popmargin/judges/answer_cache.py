@@ -22,7 +22,12 @@ class AnswerCache:
 
     Every answer is on disk before it counts, so a killed run loses nothing that was paid for; a half-written line is
     removed at the next start or the next answer. A lock file (`.lock`) keeps processes that share the file from writing
-    into each other's lines. Of two answers to a request, the later one counts.
+    into each other's lines. Of two answers to a request, the later one counts. What calls cost is kept in lines of
+    their own, with no answer.
+
+    Attributes:
+        answers: by key.
+        payments: keys and what was paid, in order; see `spending.Purse`.
 
     Args:
         path: the file; created, with its folder, if missing.
@@ -34,13 +39,17 @@ class AnswerCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.answers: dict[str, Any] = {}
+        self.payments: list[tuple[str, dict[str, Any]]] = []
         self._lock = threading.Lock()
         with self._alone():
             complete = self._mended()
         for number, line in enumerate(complete.splitlines(), start=1):
             try:
                 entry = json.loads(line)
-                self.answers[entry["key"]] = entry["answer"]
+                if "paid" in entry:
+                    self.payments.append((entry["key"], dict(entry["paid"])))
+                else:
+                    self.answers[entry["key"]] = entry["answer"]
             except (ValueError, KeyError, TypeError) as error:
                 raise RunError(
                     f"{path}, line {number}: not a cached judge answer. Delete the line or the file."
@@ -55,13 +64,22 @@ class AnswerCache:
         entries = list(answers)
         lines = "".join(json.dumps({"key": key, "answer": answer}) + "\n" for key, answer in entries)
         with self._lock, self._alone():
-            if self._is_torn():  # another process was killed while it wrote
-                self._mended()
-            with self.path.open("ab") as file:
-                file.write(lines.encode())
-                file.flush()
-                os.fsync(file.fileno())
+            self._append(lines, wait=True)
             self.answers.update(entries)
+
+    def pay(self, key: str, paid: Mapping[str, Any]) -> None:
+        """Store what a call cost, before its answer, which waits for the disk."""
+        with self._lock, self._alone():
+            self._append(json.dumps({"key": key, "answer": None, "paid": paid}) + "\n", wait=False)
+
+    def _append(self, lines: str, *, wait: bool) -> None:
+        if self._is_torn():  # another process was killed while it wrote
+            self._mended()
+        with self.path.open("ab") as file:
+            file.write(lines.encode())
+            file.flush()
+            if wait:
+                os.fsync(file.fileno())
 
     @contextmanager
     def _alone(self) -> Generator[None]:

@@ -1,17 +1,19 @@
 """The backend that asks an OpenAI-compatible server a judge's prompts; `local_backend.py` has that of a local model."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from popmargin.errors import ConfigError
-from popmargin.generate.server import Failure, request_fields
+from popmargin.generate.server import NOT_ASKED, Failure, request_fields
 from popmargin.judges.answer_cache import AnswerCache, cache_file, request_key
 from popmargin.judges.client import ChatClient, answer_text
 from popmargin.judges.comparing import Reply
 from popmargin.judges.labeller import Account
 from popmargin.judges.read_verdict import read_verdict
+from popmargin.judges.spending import Budget, Forecast, Prices, Purse, forecast_of
 
 LETTERS = ("A", "B")
 
@@ -29,6 +31,8 @@ class ServerBackend:
         again: ask again if the cached answer has no clear verdict.
         price_in: per million prompt tokens.
         price_out: per million completion tokens.
+        budget: pays the calls, and counts them over restarts; None only prices them.
+        scope: whose payments count with it.
         client: options of `ChatClient`: api_key_env, workers, retries, backoff, timeout, requests_per_minute.
 
     Raises:
@@ -48,19 +52,23 @@ class ServerBackend:
         again: bool = False,
         price_in: float = 0.0,
         price_out: float = 0.0,
+        budget: Budget | None = None,
+        scope: str = "",
         **client: Any,
     ) -> None:
         if not model:
             raise ConfigError(f"The judge at {url} has no model name. Give judge:MODEL@URL, or the option model.")
         store = AnswerCache(cache_file("verdicts.jsonl") if cache is None else Path(cache))
-        self._client = ChatClient(url, read=read_reply, cache=store, **client)
+        self._prices = Prices(price_in, price_out)
+        purse = None if budget is None else Purse(budget, store, scope=scope, prices=self._prices)
+        self._budget = budget
+        self._client = ChatClient(url, read=read_reply, cache=store, purse=purse, **client)
         self._model = model
         settings: dict[str, Any] = {"temperature": 0, "max_tokens": max_tokens}
         if logprobs:
             settings |= {"logprobs": True, "top_logprobs": 20}
         self._settings = request_fields(settings, request)
         self._again = again
-        self._prices = (price_in / 1e6, price_out / 1e6)
 
     @property
     def name(self) -> str:
@@ -69,32 +77,48 @@ class ServerBackend:
 
     def reply(self, prompts: Sequence[str], account: Account, *, progress: bool = False) -> list[Reply]:
         """Replies to prompts, with the reason if there is none; tokens are counted for new answers."""
-        bodies = [
-            {"model": self._model, "messages": [{"role": "user", "content": prompt}], **self._settings}
-            for prompt in prompts
-        ]
-        cached = self._client.cache.answers
+        bodies = [self._body(prompt) for prompt in prompts]
         keys = [request_key(body) for body in bodies]
-        new = {key for key in keys if key not in cached or self._anew(cached[key])}
-        before = self._client.requests
+        new = self._new(keys)
+        before, paid = self._client.requests, self._budget.paid if self._budget else 0.0
         try:
             answers = self._client.ask(bodies, progress=progress, anew=self._anew)
         finally:
             account.asked += self._client.requests - before
+            account.cost += self._budget.paid - paid if self._budget else 0.0
         account.cached += len(bodies) - len(new)
-        replies = [
-            Reply("", failure=str(answer)) if isinstance(answer, Failure) else Reply(**answer) for answer in answers
-        ]
+        replies = [_reply(answer) for answer in answers]
         given = {key: reply for key, reply in zip(keys, replies, strict=True) if not reply.failure}
         for key in new & given.keys():
             account.prompt_tokens += given[key].prompt_tokens
             account.completion_tokens += given[key].completion_tokens
-            account.cost += given[key].prompt_tokens * self._prices[0] + given[key].completion_tokens * self._prices[1]
+            if self._budget is None:
+                account.cost += self._prices.of(given[key].prompt_tokens, given[key].completion_tokens)
         return replies
+
+    def forecast(self, prompts: Sequence[str]) -> Forecast:
+        """What asking these will take; nothing is asked."""
+        bodies = {request_key(body): body for body in map(self._body, prompts)}
+        new = self._new(bodies)
+        return replace(forecast_of([bodies[key] for key in new], self._prices), cached=len(prompts) - len(new))
+
+    def _body(self, prompt: str) -> dict[str, Any]:
+        return {"model": self._model, "messages": [{"role": "user", "content": prompt}], **self._settings}
+
+    def _new(self, keys: Iterable[str]) -> set[str]:
+        """Requests that the cache does not answer."""
+        cached = self._client.cache.answers
+        return {key for key in keys if key not in cached or self._anew(cached[key])}
 
     def _anew(self, answer: Any) -> bool:
         """Whether a cached answer is useless: empty (as older versions stored), or without a verdict."""
         return not answer["text"].strip() or (self._again and read_verdict(answer["text"]) is None)
+
+
+def _reply(answer: Any) -> Reply:
+    if answer is NOT_ASKED:
+        return Reply("", failure=str(answer), asked=False)
+    return Reply("", failure=str(answer)) if isinstance(answer, Failure) else Reply(**answer)
 
 
 def read_reply(response: Any) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from popmargin.errors import ConfigError
+from popmargin.generate.batch_server import BatchServer
+from popmargin.generate.purse import Purse
 from popmargin.generate.server import SHOWN, NoAnswerError, Server
 from popmargin.judges.answer_cache import AnswerCache, request_key
 
@@ -14,7 +17,10 @@ class ChatClient:
         url: base of the API ("http://localhost:8000/v1"), or its chat/completions address.
         read: extracts the part to store from the server's JSON.
         cache: where answers are stored.
-        api_key_env, workers, retries, backoff, timeout, requests_per_minute: see `Server`.
+        purse: pays the calls; None lets all be made.
+        batch: ask by the server's batch endpoint.
+        batch_poll: seconds between two looks at a batch.
+        api_key_env, workers, retries, backoff, timeout, requests_per_minute: see `Server` and `BatchServer`.
 
     Raises:
         ConfigError: the address is no URL, the key is missing, or a setting is out of range.
@@ -27,6 +33,9 @@ class ChatClient:
         *,
         read: Callable[[Any], Any],
         cache: AnswerCache,
+        purse: Purse | None = None,
+        batch: bool = False,
+        batch_poll: float = 30.0,
         api_key_env: str | None = None,
         workers: int = 8,
         retries: int = 5,
@@ -36,16 +45,18 @@ class ChatClient:
     ) -> None:
         self.cache = cache
         self._read = read
-        self._server = Server(
-            url,
-            what="Judge",
-            api_key_env=api_key_env,
-            workers=workers,
-            retries=retries,
-            backoff=backoff,
-            timeout=timeout,
-            requests_per_minute=requests_per_minute,
-        )
+        self._purse = purse
+        shared: dict[str, Any] = {
+            "what": "Judge", "api_key_env": api_key_env, "retries": retries, "backoff": backoff, "timeout": timeout,
+        }  # fmt: skip
+        self._server: Server | BatchServer
+        if batch:
+            if requests_per_minute is not None:
+                raise ConfigError("requests_per_minute is for single calls; a batch has no rate. Remove one of them.")
+            log = cache.path.with_name(cache.path.name + ".batches")
+            self._server = BatchServer(url, log=log, poll=batch_poll, **shared)
+        else:
+            self._server = Server(url, workers=workers, requests_per_minute=requests_per_minute, **shared)
 
     @property
     def url(self) -> str:
@@ -83,13 +94,17 @@ class ChatClient:
             if key not in known or (anew is not None and anew(known[key]))
         }
         self._server.understood |= any(key in known for key in keys)
-        # By key, so in random order: long questions are often adjacent, and would look like a failing server.
+        if self._purse is None or not self._purse.limited:
+            # By key, so in random order: long questions are often adjacent, and would look like a failing server. Where
+            # the budget may end, both orders of a question are asked before the next one.
+            wanted = dict(sorted(wanted.items()))
         failures = self._server.ask(
-            dict(sorted(wanted.items())),
+            wanted,
             read=lambda _, answer: self._read(answer),
             keep=self.cache.add,
             kept=str(self.cache.path),
             progress="judge" if progress else None,
+            purse=self._purse,
         )
         return [failures[key] if key in failures else known[key] for key in keys]
 

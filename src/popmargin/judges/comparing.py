@@ -26,6 +26,7 @@ class Reply:
         at: position of that letter in the text; None if the text is the letter.
         cut: whether the answer ended at the token limit.
         failure: why there is no answer; the text is empty then.
+        asked: False if the budget ended before.
         prompt_tokens, completion_tokens: 0 if the backend does not say.
     """
 
@@ -34,6 +35,7 @@ class Reply:
     at: int | None = None
     cut: bool = False
     failure: str = ""
+    asked: bool = True
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -88,7 +90,7 @@ class Judge:
         kinds: tuple[Kind, ...] = ("pop", "preference")
         self._templates = {kind: load_prompt(kind, (prompts or {}).get(kind)) for kind in kinds}
         self.name = name or f"judge:{backend.name}"
-        self._backend = backend
+        self.backend = backend
 
     def in_one_order(self) -> "Judge":
         """The same judge, asked in one order only: by those who ask both themselves."""
@@ -107,13 +109,17 @@ class Judge:
 
     def label(self, questions: Sequence[Question], account: Account, *, progress: bool = False) -> list[Opinion]:
         """One opinion for each question."""
-        asked = [self._prompt(question, turned) for question in questions for turned in range(self._orders)]
-        replies = self._backend.reply(asked, account, progress=progress)
+        asked = self.prompts(questions)
+        replies = self.backend.reply(asked, account, progress=progress)
         opinions = [
             _opinion(replies[start : start + self._orders], account) for start in range(0, len(asked), self._orders)
         ]
         count_verdicts(opinions, account)
         return opinions
+
+    def prompts(self, questions: Sequence[Question]) -> list[str]:
+        """What the model is asked, all orders of a question in a row."""
+        return [self._prompt(question, turned) for question in questions for turned in range(self._orders)]
 
     def _prompt(self, question: Question, turned: int) -> str:
         template = self._templates[question.kind]
@@ -137,6 +143,8 @@ def parse_letter(text: str) -> str:
 
 
 def _opinion(replies: Sequence[Reply], account: Account) -> Opinion:
+    if not all(reply.asked for reply in replies):
+        return Opinion("unsure", None, "not asked", asked=False)
     orders = [_order(reply) for reply in replies]
     failed = [reply.failure for reply in replies if reply.failure]
     unparsed = [reply for reply, order in zip(replies, orders, strict=True) if order.place == "?" and not reply.failure]

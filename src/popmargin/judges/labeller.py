@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from popmargin.data.questions import Kind, PreferenceText, Verdict
 from popmargin.errors import counted
 
-_ORDERS = re.compile(r"orders: ([AB=?])(?: ([01]\.\d+))?, ([AB=?])(?: ([01]\.\d+))?")
+_ORDERS = re.compile(r"orders: ([AB=?])(?: ([01]\.\d+))?(?:, ([AB=?])(?: ([01]\.\d+))?)?")
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,14 @@ class Opinion:
         verdict: first = the first preference is the stronger one, or chosen is the better response.
         confidence: the labeller's probability that its verdict is right, from ½ to 1; None if it has none.
         note: how it was obtained, such as a judge's answers in both orders.
+        asked: False if the budget ended before the question was asked in full; the verdict is "unsure" then, and no
+            label.
     """
 
     verdict: Verdict
     confidence: float | None = None
     note: str = ""
+    asked: bool = True
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Account:
     Attributes:
         questions: questions that were answered; = labels + unsure.
         labels: verdicts first, second or tie.
+        unasked: questions beyond these, which the budget left out.
         unsure: questions without a verdict: an answer is unparsed or missing, or a rating is missing.
         asked: calls to a server or a model, including retries.
         cached: answers already in the cache.
@@ -62,6 +66,7 @@ class Account:
     questions: int = 0
     labels: int = 0
     unsure: int = 0
+    unasked: int = 0
     asked: int = 0
     cached: int = 0
     unparsed: int = 0
@@ -86,7 +91,9 @@ class Account:
         self.example = self.example or other.example
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.questions} questions = {self.labels} labels + {self.unsure} unsure", *self.usage()])
+        unasked = f"; {self.unasked} more not asked" if self.unasked else ""
+        said = f"{self.questions} questions = {self.labels} labels + {self.unsure} unsure{unasked}"
+        return "\n".join([said, *self.usage()])
 
     def usage(self) -> list[str]:
         """What the answers took and how many were none, in lines."""
@@ -162,16 +169,29 @@ def read_orders(note: str) -> tuple[Order, Order] | None:
         >>> read_orders("orders: A 0.800, B 0.250")
         (Order(place='A', p=0.8), Order(place='B', p=0.25))
     """
+    found = orders_of(note)
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
+def orders_of(note: str) -> list[Order]:
+    """The answers in a judge's note: two, or one if it was asked once; none in other notes.
+
+    Example:
+        >>> orders_of("orders: B"), orders_of("too long")
+        ([Order(place='B', p=None)], [])
+    """
     found = _ORDERS.match(note)
     if found is None:
-        return None
-    first, second = (Order(place, float(p) if p else None) for place, p in (found.group(1, 2), found.group(3, 4)))
-    return first, second
+        return []
+    given = (found.group(1, 2), found.group(3, 4))
+    return [Order(place, float(p) if p else None) for place, p in given if place]
 
 
 def count_verdicts(opinions: Sequence[Opinion], account: Account) -> None:
     """Count questions, labels and those without a verdict."""
-    unsure = sum(opinion.verdict == "unsure" for opinion in opinions)
-    account.questions += len(opinions)
+    asked = [opinion for opinion in opinions if opinion.asked]
+    unsure = sum(opinion.verdict == "unsure" for opinion in asked)
+    account.questions += len(asked)
+    account.unasked += len(opinions) - len(asked)
     account.unsure += unsure
-    account.labels += len(opinions) - unsure
+    account.labels += len(asked) - unsure

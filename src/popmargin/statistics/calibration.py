@@ -13,7 +13,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from popmargin.statistics.buckets import rank_buckets
-from popmargin.statistics.intervals import Clusters, Interval, per_seed_rows
+from popmargin.statistics.intervals import Clusters, Interval, binomial_interval, per_seed_rows
 from popmargin.statistics.jackknife import Estimate, row_means
 
 _OF_NOISE = math.sqrt(2 / math.pi)  # mean absolute value of a standard normal number
@@ -69,7 +69,74 @@ def calibration_error(arms: list[Any], groups: Clusters, bins: int, level: float
         bins: number of confidence bins.
         level: of the interval.
     """
-    found = [_Error.of(arm, groups, bins) for arm in arms]
+    return _error_interval(
+        [_Error.of(expit(np.abs(arm)), share_right(arm), groups, bins) for arm in arms], groups, level
+    )
+
+
+def confidence_error(confidence: ArrayLike, right: ArrayLike, *, bins: int, level: float = 0.95) -> Interval:
+    """The same of confidences (N,) in verdicts, each on an item of its own, and the share of people who agree (N,).
+
+    Example:
+        >>> confidence_error([0.75] * 4, [1.0, 1.0, 1.0, 0.0], bins=1).estimate
+        0.0
+    """
+    confidence_SN, right_SN = per_seed_rows(confidence, "confidence"), per_seed_rows(right, "right")
+    groups = Clusters(range(confidence_SN.shape[1]))
+    return _error_interval([_Error.of(confidence_SN, right_SN, groups, bins)], groups, level)
+
+
+@dataclass(frozen=True)
+class ConfidenceBin:
+    """Verdicts of about the same confidence.
+
+    Attributes:
+        low, high: of their confidence.
+        confidence: its mean.
+        right: the mean share of people who agree.
+        count: number of verdicts.
+    """
+
+    low: float
+    high: float
+    confidence: float
+    right: Interval
+    count: int
+
+
+def confidence_curve(confidence: ArrayLike, right: ArrayLike, *, bins: int, level: float = 0.95) -> list[ConfidenceBin]:
+    """Mean confidence against the share of people who agree, in bins of equal size (equal confidences stay together).
+
+    Example:
+        >>> [one] = confidence_curve([0.5, 0.9], [0.0, 1.0], bins=1)
+        >>> one.confidence, one.right.estimate, one.count
+        (0.7, 0.5, 2)
+    """
+    sure, shares = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    bucket = rank_buckets(sure, bins)
+    inside = [np.flatnonzero(bucket == b) for b in range(bins)]
+    return [
+        ConfidenceBin(
+            low=float(sure[rows].min()),
+            high=float(sure[rows].max()),
+            confidence=float(sure[rows].mean()),
+            right=mean_share(shares[rows], level=level),
+            count=len(rows),
+        )
+        for rows in inside
+        if len(rows)
+    ]
+
+
+def mean_share(shares: ArrayLike, *, level: float = 0.95) -> Interval:
+    """The mean of shares of independent items: Wilson's interval if each is 0 or 1, otherwise by Student's t."""
+    values = np.asarray(shares, dtype=np.float64)
+    if np.isin(values, (0.0, 1.0)).all():
+        return binomial_interval(int(values.sum()), len(values), confidence=level)
+    return row_means(values[None, :], range(len(values))).interval(level=level, scale="share")
+
+
+def _error_interval(found: list["_Error"], groups: Clusters, level: float) -> Interval:
     first = found[0]
     if groups.count < 2:
         return Interval(first.raw.value - sum(error.raw.value for error in found[1:]), math.nan, math.nan)
@@ -96,10 +163,9 @@ class _Error:
     least: float
 
     @staticmethod
-    def of(margin_SN: Any, groups: Clusters, bins: int) -> "_Error":
-        confidence_SN = expit(np.abs(margin_SN))
+    def of(confidence_SN: Any, right_SN: Any, groups: Clusters, bins: int) -> "_Error":
         bucket_SN = np.stack([rank_buckets(row, bins) for row in confidence_SN])
-        gap_SNB = (confidence_SN - share_right(margin_SN))[..., None] * (bucket_SN[..., None] == np.arange(bins))
+        gap_SNB = (confidence_SN - right_SN)[..., None] * (bucket_SN[..., None] == np.arange(bins))
         part_SB = gap_SNB.mean(axis=1)
         # With fixed signs, the error is a mean over rows.
         raw = row_means((gap_SNB * np.sign(part_SB)[:, None, :]).sum(axis=-1), groups)

@@ -83,7 +83,8 @@ def test_the_api_says_how_far_the_scale_goes(site: Site) -> None:
     assert now is not None
     text = now.first.chosen if now.response == "chosen" else now.first.rejected
     assert (task["kind"], task["scale"], task["right"]) == ("rating", 7, None)
-    assert task["left"] == {"prompt": now.first.prompt, "responses": [{"text": text, "preferred": None, "image": None}]}
+    shown = {"text": text, "preferred": None, "image": None}
+    assert task["left"] == {"prompt": now.first.prompt, "responses": [shown], "columns": {}}
     body = {"assignment": task["assignment"], "choice": "7", "request": "request-1"}
     assert client.post("/api/labels", json=body).status_code == 200
     assert client.post("/api/labels", json={**body, "choice": "9", "request": "request-2"}).status_code == 409

@@ -33,8 +33,12 @@ def test_a_lead_sees_the_own_project_and_no_other(site: Site, second: Project) -
     assert "anna" in page and "secret person" not in page and ">other<" not in page
     form = fields(page, "/admin/annotators")
     assert client.post("/admin/annotators", data={**form, "name": "Ben"}).status_code == 200
-    for path in ("/admin", "/admin/quality", "/admin/export/labels.jsonl", "/admin/export/preferences.jsonl"):
+    other = site.store.browse(second.id).items[0].id
+    pages = ("/admin", "/admin/quality", "/admin/export/labels.jsonl", "/admin/export/preferences.jsonl")
+    for path in (*pages, "/admin/items", f"/admin/items/{other}"):
         assert client.get(f"{path}?project={second.id}").status_code == 404, path
+    assert client.get(f"/admin/items/{other}?project={site.project.id}").status_code == 404
+    assert ">other<" not in client.get("/admin/items").text
     elsewhere = {**form, "project": str(second.id)}
     for path, more in (
         ("/admin/annotators", {"name": "Eve"}),

@@ -28,6 +28,6 @@ def people_first(labels: Any, models: Models) -> Any:
     if models == "equal":
         return labels
     person = pc.equal(labels["annotator_kind"], "person")
-    decided = pc.is_in(labels["verdict"], value_set=pa.array([*DECIDED, "wrong"]))
+    decided = pc.is_in(labels["verdict"], value_set=pa.array([*DECIDED, "wrong", "both_bad"]))
     items = labels.filter(pc.and_(person, decided))["item"].unique()
     return labels.filter(pc.or_(person, pc.invert(pc.is_in(labels["item"], value_set=items))))

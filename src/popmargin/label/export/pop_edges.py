@@ -1,7 +1,7 @@
 """PoP edges from the labels of a store."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +10,8 @@ import pyarrow.compute
 from popmargin.errors import ConfigError, counted, first_few
 from popmargin.label.export.counting_labels import counting_labels
 from popmargin.label.export.judged_wrong import DECIDED, OnWrong, check_wrong, wrong_counts, wrong_preferences
-from popmargin.label.export.people_first import Models
+from popmargin.label.export.people_first import Models, people_first
+from popmargin.label.export.pooled_votes import Chances, Pooling, pool_votes
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Adjudication, Project
 from popmargin.pop.edges import PopEdges
@@ -32,6 +33,7 @@ class EdgeAccount:
         wrong: preference id -> how many labels mark it wrong.
         by_most: the preferences that most annotators mark wrong (see `wrong_preferences`).
         weights: of annotators whose labels do not count 1 each.
+        notes: how votes were pooled.
     """
 
     labels: int
@@ -40,12 +42,14 @@ class EdgeAccount:
     wrong: Mapping[str, int]
     by_most: Mapping[str, tuple[int, int]]
     weights: Mapping[str, float] = field(default_factory=dict[str, float])
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         out = sum(self.left_out.values())
         lines = [f"{counted(self.labels, 'label')} = {self.used} used + {out} left out"]
         lines += [f"  left out, {reason}: {count}" for reason, count in self.left_out.items() if count]
         lines += [f"  each label of {name} counts {weight:g}" for name, weight in self.weights.items()]
+        lines += [f"  {note}" for note in self.notes]
         if self.wrong:
             worst = sorted(self.wrong.items(), key=lambda pair: (-pair[1], pair[0]))
             shown = first_few([f"{name} ({count})" for name, count in worst])
@@ -68,6 +72,7 @@ def pop_edges(
     adjudication: Adjudication = "wins",
     models: Models = "fill",
     weights: Mapping[str, float] | None = None,
+    pool: Pooling | None = None,
 ) -> tuple[PopEdges, EdgeAccount]:
     """The current PoP labels as edges: one per item and annotator, with ties (tie=True).
 
@@ -87,6 +92,8 @@ def pop_edges(
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
         weights: how much each label of an annotator counts, by name, in place of the weight that the store has: the
             confidence of their edges is multiplied by it, or their vote.
+        pool: "dawid-skene" makes one edge per item from all votes together, each labeller counting by how often it is
+            right (see `pool_votes`), with the probability as confidence; a tie where that is likeliest.
 
     Returns:
         The edges (source: the kind of annotator) and the account.
@@ -100,16 +107,23 @@ def pop_edges(
         raise ConfigError(
             f"aggregate is {aggregate!r}; choose 'majority' or 'weighted', or omit it for one edge per label."
         )
+    if pool and aggregate:
+        raise ConfigError("pool and aggregate exclude each other: both make one edge per item. Give one.")
+    if pool and weights:
+        raise ConfigError("pool excludes weights: it finds out itself how much each labeller's votes count.")
     columns = (*_EDGE_COLUMNS, "repeat_of")
+    counted_as = "equal" if pool else models  # pooling learns from models' labels that do not count
     counting = counting_labels(
-        store, project, columns, without=without, adjudication=adjudication, models=models, weights=weights
+        store, project, columns, without=without, adjudication=adjudication, models=counted_as, weights=weights
     )
+    if pool:
+        counting = replace(counting, weights={})
     labels = counting.labels
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
     decided = pc.is_in(labels["verdict"], value_set=pa.array(DECIDED))
     mine = pc.and_(pop, first_time)
-    by_most = wrong_preferences(labels, weights=counting.weights)
+    by_most = wrong_preferences(people_first(labels, models), weights=counting.weights)
     names = pa.array([] if wrong == "keep" else list(by_most), pa.string())
     doubtful = pc.or_(pc.is_in(labels["first"], value_set=names), pc.is_in(labels["second"], value_set=names))
     said = pc.and_(mine, decided)
@@ -135,11 +149,34 @@ def pop_edges(
         "aggregate": aggregate,
         "labels": labels.num_rows + counting.overruled,
     }
+    if pool:
+        pooled = pool_votes(labels.filter(pc.and_(mine, pc.invert(doubtful))).to_pylist(), models)
+        parameters |= {"pool": pool, "models": models}
+        notes = tuple(pooled.notes())
+        return PopEdges(_pooled(used, pooled.chances, pool), parameters), replace(account, notes=notes)
     if aggregate is not None:
         return PopEdges(_majority(used, aggregate, counting.weights), parameters), account
     edges, present = PopEdges(_edge_table(used), parameters), set(used["annotator"].unique().to_pylist())
     lighter = {name: weight for name, weight in counting.weights.items() if name in present}
     return weighted_annotators(edges, lighter, project.name) if lighter else edges, account
+
+
+def _pooled(labels: Any, chances: Mapping[int, Chances], source: str) -> Any:
+    """One edge per item, by its likeliest verdict."""
+    sides = {
+        row["item"]: (row["first"], row["second"]) for row in labels.select(["item", "first", "second"]).to_pylist()
+    }
+    best = {item: max(found, key=lambda verdict: found[verdict]) for item, found in chances.items()}
+    pairs = [sides[item][::-1] if best[item] == "second" else sides[item] for item in chances]
+    return pa.table(
+        {
+            "stronger": pa.array([pair[0] for pair in pairs], pa.string()),
+            "weaker": pa.array([pair[1] for pair in pairs], pa.string()),
+            "source": pa.array([source] * len(pairs), pa.string()),
+            "tie": pa.array([best[item] == "tie" for item in chances], pa.bool_()),
+            "confidence": pa.array([found[best[item]] for item, found in chances.items()], pa.float64()),
+        }
+    )
 
 
 def _edge_table(labels: Any) -> Any:

@@ -25,7 +25,9 @@ from popmargin.data.schema import (
 )
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, counted, first_few
+from popmargin.label.export.both_bad import OnBothBad, both_bad_shares, put_both_bad, reason
 from popmargin.label.export.counting_labels import counting_labels
+from popmargin.label.export.criteria_columns import labels_on, put_criteria
 from popmargin.label.export.graded_votes import calibrate_grades, graded_probabilities, mean_grades, together
 from popmargin.label.export.judged_wrong import (
     DECIDED,
@@ -36,7 +38,8 @@ from popmargin.label.export.judged_wrong import (
     wrong_preferences,
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings, ratings_decide
-from popmargin.label.export.people_first import Models
+from popmargin.label.export.people_first import Models, people_first
+from popmargin.label.export.pooled_votes import Pooling, pool_votes, soft_label
 from popmargin.label.export.stored_images import image_features, images_of_table
 from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
@@ -47,7 +50,7 @@ from popmargin.pop.strengths import half_normal_strengths
 
 pc: Any = pyarrow.compute
 _VOTE_COLUMNS = ("assignment", "item", "kind", "first", "second", "response", "annotator", "annotator_kind", "verdict",
-                 "wrong", "confidence", "grade", "gold", "repeat_of")  # fmt: skip
+                 "wrong", "confidence", "grade", "gold", "repeat_of", "criteria")  # fmt: skip
 OnUnrated = Literal["keep", "drop"]
 """What to do with preferences whose responses are not both rated, when others are."""
 
@@ -60,11 +63,14 @@ def preferences_of(
     wrong: OnWrong = "swap",
     unrated: OnUnrated = "keep",
     unjudged: OnUnjudged = "drop",
+    both_bad: OnBothBad = "drop",
     votes: Votes = "probability",
     without: Collection[str] = (),
     weights: Mapping[str, float] | None = None,
     adjudication: Adjudication = "wins",
     models: Models = "fill",
+    criterion: str | None = None,
+    pool: Pooling | None = None,
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -80,6 +86,8 @@ def preferences_of(
             ratings empty, "drop" leaves the preference out.
         unjudged: what to do with preferences whose direction nobody gave (see `without_direction`): "drop" leaves them
             out, "keep" keeps them in the imported order. Lone responses are left out in any case.
+        both_bad: what to do with preferences that more than half of the votes call both bad: "drop" leaves them out,
+            "keep" keeps what the other votes say. The column `both_bad` has the share of such votes.
         votes: weight of a label of kind "preference", in `soft_label` and in `wrong`: "probability", its confidence (1
             if it has none); "whole", always 1; "grades", the share of right answers of its grade, as estimated by
             `calibrate_grades`.
@@ -87,7 +95,10 @@ def preferences_of(
         weights: how much each label of an annotator counts, by name, in `soft_label`, mean ratings and `wrong`, in
             place of the weight that the store has. Calibrated grades have weights of their own.
         adjudication: of items that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
+        criterion: in a project with several, the one that decides; the first one by default.
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
+        pool: "dawid-skene" makes `soft_label` the probability of all votes together, each labeller counting by how
+            often it is right (see `pool_votes`); None makes it their mean.
 
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
@@ -99,7 +110,7 @@ def preferences_of(
         empty. Everything else is as imported; of images, the files are.
 
     Raises:
-        ConfigError: an unknown value of `wrong`, `unrated`, `unjudged` or `votes`.
+        ConfigError: an unknown value of `wrong`, `unrated`, `unjudged`, `both_bad` or `votes`.
         DataError: strengths of preferences that the project does not have, below 0, or not finite; a project that asks
             for ratings, and has none yet; nothing is left; no annotator of a name in `without` or `weights`; grades
             that cannot be calibrated.
@@ -108,12 +119,15 @@ def preferences_of(
     for name, value, known in (
         ("unrated", unrated, OnUnrated),
         ("unjudged", unjudged, OnUnjudged),
+        ("both_bad", both_bad, OnBothBad),
         ("votes", votes, Votes),
     ):
         if value not in get_args(known):
             raise ConfigError(f"{name} is {value!r}; choose {', '.join(get_args(known))}.")
     if weights and votes == "grades":
         raise ConfigError("weights and votes='grades' exclude each other: calibrated grades have their own weights.")
+    if pool and (weights or votes != "probability"):
+        raise ConfigError("pool excludes weights and votes: it finds out itself how much each labeller's votes count.")
     columns = store.preference_columns(project.id)
     if columns["id"] and not any(side is not None for side in columns["rejected"]):
         raise DataError(
@@ -121,15 +135,22 @@ def preferences_of(
             "--as ratings."
         )
     imported = {name: list(columns[name]) for name in ("id", "rejected", "soft_label", MARK) if name in columns}
+    counted_as = "equal" if pool else models  # pooling learns from models' labels that do not count
     counting = counting_labels(
-        store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=models, weights=weights
+        store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=counted_as, weights=weights
     )
-    if votes == "grades":
+    if votes == "grades" or pool:
         counting = replace(counting, weights={})
-    labels, weights, notes = counting.labels, counting.weights, list[str]()
+    weights, notes = counting.weights, list[str]()
+    if project.criteria:
+        on_each = put_criteria(columns, people_first(counting.labels, models), project, weights)
+        notes.append(f"what people say on each criterion: {', '.join(on_each)}")
+    every = labels_on(counting.labels, project, criterion)
+    labels = people_first(every, models)
+    before = len(notes)
     against, missing = put_ratings(columns, labels, notes, weights)
     kinds = item_kinds(store, project)
-    rated = bool(notes)  # something was put
+    rated = len(notes) > before  # something was put
     if not rated and "rating" in kinds:
         raise DataError(
             f"Nobody has rated a response of project '{project.name}' yet: the ratings would be those of the imported "
@@ -143,10 +164,11 @@ def preferences_of(
         calibration = calibrate_grades(labels)
         labels = graded_probabilities(labels, calibration)
         notes.append(calibration.note())
-    voted, by_most = _soft_labels(labels, votes, weights), wrong_preferences(labels, votes, weights)
+    voted = _soft_labels(labels, votes, weights) if pool is None else _pooled_labels(every, models, notes)
+    by_most = wrong_preferences(labels, votes, weights)
     if not voted and "preference" in kinds and unjudged == "keep":
         notes.append("nobody has judged a preference yet: order and soft labels are those of the imported data")
-    if votes == "grades":  # what the answers say together also says which response is better
+    if votes == "grades" or pool:  # what the answers say together also says which response is better
         by_most = {key: counts for key, counts in by_most.items() if voted.get(key, 0.0) < 0.5}
     for row, key in enumerate(columns["id"]):
         if key in voted:
@@ -168,6 +190,7 @@ def preferences_of(
         for row, reason in without_direction(store, project, imported, judged).items()
         if unjudged == "drop" or reason[0] == "alone"
     }
+    bad = put_both_bad(columns, both_bad_shares(labels, weights), both_bad, out, notes)
     _tell_unjudged(store, project, columns, out, notes)
     if rated:
         ratings_decide(columns, judged)
@@ -196,6 +219,7 @@ def preferences_of(
         out |= dict.fromkeys(missing, ("unrated", "a response has no rating.", "keep it with --unrated keep."))
     if wrong == "drop":
         out |= {row: _reason(called.get(row), against.get(row)) for row in rows}
+    out |= {row: reason(share) for row, share in bad.items()}
     unsaid = sum(_unsay(columns, row) for row in range(len(columns["id"])) if row not in out)
     if unsaid:
         notes.append(
@@ -320,6 +344,16 @@ def _soft_labels(labels: Any, votes: Votes, weights: Mapping[str, float]) -> dic
         key: sum(weight * share for weight, share in values) / sum(weight for weight, _ in values)
         for key, values in said.items()
     }
+
+
+def _pooled_labels(labels: Any, models: Models, notes: list[str]) -> dict[str, float]:
+    """Preference id -> probability that chosen is better, from all votes on it together."""
+    single = labels.filter(pc.equal(labels["kind"], "preference"))
+    rows = single.select(["item", "first", "annotator", "annotator_kind", "verdict", "repeat_of"]).to_pylist()
+    pooled = pool_votes(rows, models)
+    notes += pooled.notes()
+    names = {row["item"]: row["first"] for row in rows}
+    return {names[item]: soft_label(chances) for item, chances in pooled.chances.items()}
 
 
 def _turn(columns: dict[str, list[Any]], row: int) -> bool:

@@ -1,7 +1,7 @@
 """What people say of single responses: one row per response, with its mean rating."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +11,8 @@ from popmargin.account import Step
 from popmargin.data.questions import RATINGS, SIDES
 from popmargin.data.schema import arrow_schema
 from popmargin.errors import DataError
+from popmargin.label.export.criteria_columns import labels_on
+from popmargin.label.store.criteria import of_criterion
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Adjudication, Project
 
@@ -23,6 +25,7 @@ def rated_responses(
     *,
     without: Collection[str] = (),
     adjudication: Adjudication = "wins",
+    criterion: str | None = None,
 ) -> tuple[Any, Step]:
     """The rated responses of a project, in the order of import, and the account of the others.
 
@@ -31,11 +34,12 @@ def rated_responses(
         project: whose responses; its items are of kind "rating".
         without: names of annotators whose labels are left out, as are those of discarded ones.
         adjudication: of responses that an adjudicator has decided, "wins" uses only that rating, "ignore" the others.
+        criterion: in a project with several, that of `rating`; the first one by default.
 
     Returns:
         A table with id (of the preference that holds the response), prompt, response, rating (the weighted mean
         over annotators; "unsure" and repeated items do not count) and raters, and the columns of the data: those of a
-        side, such as chosen_model, without the side.
+        side, such as chosen_model, without the side. With several criteria, `rating_NAME` has the mean on each.
 
     Raises:
         DataError: the project asks for no ratings, or nobody has rated anything.
@@ -52,10 +56,12 @@ def rated_responses(
     weights = {who.name: who.weight for who in store.annotators(project.id)}
     labels = store.labels(
         project.id,
-        columns=("kind", "first", "response", "verdict", "annotator", "repeat_of"),
+        columns=("kind", "first", "response", "verdict", "annotator", "repeat_of", "criteria"),
         without=without,
         adjudication=adjudication,
     )
+    means = _means(labels, project, rows, weights)
+    labels = labels_on(labels, project, criterion)
     labels = labels.filter(
         pc.and_(pc.is_in(labels["verdict"], value_set=pa.array(RATINGS)), pc.is_null(labels["repeat_of"]))
     )
@@ -74,6 +80,8 @@ def rated_responses(
         "rating": [sum(w * rating for w, rating in given[at]) / sum(w for w, _ in given[at]) for at in kept],
         "raters": [len(given[place]) for place in kept],
     }
+    for name, found in means.items():
+        table[f"rating_{name}"] = [found.get(place) for place in kept]
     for name, values in _others(columns, kept).items():
         table.setdefault(name, values)
     account = Step(
@@ -84,6 +92,22 @@ def rated_responses(
         unit="responses",
     )
     return pa.table(table), account
+
+
+def _means(
+    labels: Any, project: Project, rows: Mapping[str, int], weights: Mapping[str, float]
+) -> dict[str, dict[tuple[int, str], float]]:
+    """Criterion -> response -> its weighted mean rating; empty for a project of one question."""
+    names = [one.name for one in project.criteria]
+    means: dict[str, dict[tuple[int, str], float]] = {}
+    for name in names:
+        table, given = of_criterion(labels, names, name), dict[tuple[int, str], list[tuple[float, int]]]()
+        read = (table[column].to_pylist() for column in ("first", "response", "verdict", "annotator", "repeat_of"))
+        for first, side, verdict, who, repeat_of in zip(*read, strict=True):
+            if verdict in RATINGS and repeat_of is None:
+                given.setdefault((rows[first], side), []).append((weights[who], int(verdict)))
+        means[name] = {at: sum(w * value for w, value in said) / sum(w for w, _ in said) for at, said in given.items()}
+    return means
 
 
 def _others(columns: dict[str, list[Any]], kept: list[tuple[int, str]]) -> dict[str, Any]:

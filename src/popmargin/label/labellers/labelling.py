@@ -3,13 +3,17 @@
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from popmargin.data.questions import PreferenceText
 from popmargin.errors import DataError
+from popmargin.judges.backends import ServerBackend
+from popmargin.judges.comparing import Judge
 from popmargin.judges.labeller import Account, Labeller, Opinion, Question
+from popmargin.judges.spending import Forecast
 from popmargin.label.labellers.numeric import RewardLabeller
 from popmargin.label.store.label_store import LabelStore
 from popmargin.pop.edges import PopEdges
@@ -76,6 +80,7 @@ def label_store(
     account: Account | None = None,
     *,
     again: bool = False,
+    at_once: int = BATCH,
     progress: bool = False,
 ) -> int:
     """Label every comparison of a project that the labeller has not labelled yet, as a separate annotator.
@@ -87,10 +92,12 @@ def label_store(
         account: usage is added to it.
         again: also ask again about "unsure" items, after all new ones; a different verdict or reason is a new revision
             of the label.
+        at_once: questions between two writes to the store.
         progress: show progress bars.
 
     Returns:
-        New labels and revisions in the store. Rating items are left to people: labellers only compare.
+        New labels and revisions in the store. Where a budget ends, what was asked in full is stored. Rating items are
+        left to people: labellers only compare.
 
     Raises:
         DataError: the project asks only for ratings, or its responses are images and the labeller reads texts.
@@ -106,26 +113,47 @@ def label_store(
         )
     annotator = _annotator(store, project, labeller)
     unsure = _unsure(store, project, labeller.name) if again else {}
+    revisions = {item: revision for item, (revision, _) in unsure.items()}
     written = 0
-    for rows in list(_batches(store, project, annotator, unsure)):
-        ids = {name for row in rows for name in (row["first"], row["second"]) if name is not None}
-        texts = store.texts(project, sorted(ids))
-        questions = [
-            Question(row["kind"], texts[row["first"]], None if row["second"] is None else texts[row["second"]])
-            for row in rows
-        ]
-        opinions = labeller.label(questions, account, progress=progress)
-        if annotator is None:  # only now, so that a labeller that fails immediately leaves nothing behind
-            annotator = store.add_annotator(project, labeller.name, kind=labeller.kind)[0].id
+    for rows in list(_batches(store, project, annotator, unsure, at_once)):
+        before = account.unasked
+        opinions = labeller.label(_questions(store, project, rows), account, progress=progress)
         changed = [
             (row, opinion)
             for row, opinion in zip(rows, opinions, strict=True)
-            if row["item"] not in unsure or (opinion.verdict, opinion.note) != ("unsure", unsure[row["item"]][1])
+            if opinion.asked
+            and (row["item"] not in unsure or (opinion.verdict, opinion.note) != ("unsure", unsure[row["item"]][1]))
         ]
-        revisions = {item: revision for item, (revision, _) in unsure.items()}
-        if changed:
+        if annotator is None and (changed or not account.unasked):
+            # Only now, so that a labeller that fails immediately leaves nothing behind.
+            annotator = store.add_annotator(project, labeller.name, kind=labeller.kind)[0].id
+        if annotator is not None and changed:
             written += store.record_many(annotator, _verdicts(changed, labeller.name, revisions))
+        if account.unasked > before:
+            break
     return written
+
+
+def forecast_store(store: LabelStore, project: int, labeller: Labeller, *, again: bool = False) -> Forecast | None:
+    """What `label_store` will ask of a judge on a server; None for other labellers, which cost nothing."""
+    if not isinstance(labeller, Judge) or not isinstance(labeller.backend, ServerBackend):
+        return None
+    _refuse_images(store, project, labeller)
+    found = Forecast()
+    unsure = _unsure(store, project, labeller.name) if again else {}
+    for rows in _batches(store, project, _annotator(store, project, labeller), unsure, BATCH):
+        asked = labeller.backend.forecast(labeller.prompts(_questions(store, project, rows)))
+        found += replace(asked, questions=len(rows))
+    return found
+
+
+def _questions(store: LabelStore, project: int, rows: Sequence[Mapping[str, Any]]) -> list[Question]:
+    ids = {name for row in rows for name in (row["first"], row["second"]) if name is not None}
+    texts = store.texts(project, sorted(ids))
+    return [
+        Question(row["kind"], texts[row["first"]], None if row["second"] is None else texts[row["second"]])
+        for row in rows
+    ]
 
 
 def count_unsure(store: LabelStore, project: int, name: str) -> tuple[int, int]:
@@ -178,15 +206,15 @@ def _unsure(store: LabelStore, project: int, name: str) -> dict[int, tuple[int, 
 
 
 def _batches(
-    store: LabelStore, project: int, annotator: int | None, unsure: Mapping[int, Any]
+    store: LabelStore, project: int, annotator: int | None, unsure: Mapping[int, Any], at_once: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Items not yet labelled by the labeller, then those to ask again."""
     rows = [row for batch in store.items(project, unlabelled_by=annotator) for row in batch.to_pylist()]
     if unsure:
         rows += [row for batch in store.items(project) for row in batch.to_pylist() if row["item"] in unsure]
     rows = [row for row in rows if row["kind"] != "rating"]
-    for start in range(0, len(rows), BATCH):
-        yield rows[start : start + BATCH]
+    for start in range(0, len(rows), at_once):
+        yield rows[start : start + at_once]
 
 
 def _verdicts(given: Sequence[tuple[dict[str, Any], Opinion]], name: str, revisions: Mapping[int, int]) -> Any:

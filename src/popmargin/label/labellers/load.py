@@ -11,9 +11,13 @@ from popmargin.judges.backends import ServerBackend
 from popmargin.judges.client import ChatClient
 from popmargin.judges.comparing import Judge
 from popmargin.judges.labeller import Labeller
+from popmargin.judges.spending import Budget
 from popmargin.label.labellers.numeric import Files, RatingLabeller, RewardLabeller
 from popmargin.rewards.load import with_model
 from popmargin.rewards.naming import Named, read_name
+
+_OURS = ("read", "purse", "budget", "scope")
+"""Arguments that are no options."""
 
 
 def load_labeller(
@@ -24,6 +28,8 @@ def load_labeller(
     orders: str = "both",
     name: str | None = None,
     images: Files | None = None,
+    budget: Budget | None = None,
+    scope: str = "",
     **options: Any,
 ) -> Labeller:
     """A labeller from its specification.
@@ -43,6 +49,8 @@ def load_labeller(
         name: as an annotator; None takes it from the specification.
         images: gives the files of images by their names, if the responses are images; then only rewards of images
             (`load_image_reward`) and ratings label.
+        budget: of judges on a server, which pays their calls.
+        scope: what is labelled; with the labeller's name, whose payments in earlier runs count.
         options: of the kind of labeller.
 
     Raises:
@@ -79,7 +87,8 @@ def load_labeller(
     options = with_model(named, options)
     model = options.pop("model")
     _refuse(spec, options, (ServerBackend, ChatClient))
-    return Judge(ServerBackend(model, named.place, **options), prompts=prompts, orders=orders, name=name)
+    paying: dict[str, Any] = {"budget": budget, "scope": f"{scope} {name or f'judge:{model}'}"}
+    return Judge(ServerBackend(model, named.place, **paying, **options), prompts=prompts, orders=orders, name=name)
 
 
 def _rates(named: Named) -> bool:
@@ -93,7 +102,7 @@ def _rates(named: Named) -> bool:
 
 def _refuse(spec: str, options: Mapping[str, Any], takes: tuple[Callable[..., Any], ...]) -> None:
     parameters = [p for kind in takes for p in inspect.signature(kind).parameters.values()]
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "read"]
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _OURS]
     for option in options:
         if option not in known:
             hint = did_you_mean(option, known) if known else "It has no options."

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from popmargin.data.formats.winner import side_of_word
-from popmargin.data.questions import RATINGS, VERDICTS, Kind, Verdict
+from popmargin.data.questions import RATINGS, VERDICTS, Kind, Verdict, verdicts_of
 from popmargin.errors import ConfigError, did_you_mean
 
 _UNSURE = ("unsure", "cant tell", "can't tell", "cannot tell", "not sure", "dont know", "don't know", "skip")
 _OWN = {"chosen": "first", "rejected": "second", "about equal": "tie", "wrong": "wrong"}
+_BOTH_BAD = ("both bad", "bothbad", "both are bad", "tie both bad", "tie (bothbad)")
 _SIDES: dict[float, Verdict] = {0.0: "first", 0.5: "tie", 1.0: "second"}
 
 
@@ -38,6 +39,8 @@ def verdict_of(value: Any, kind: Kind, scale: int | None, answers: Mapping[str, 
         return "unsure"
     if kind == "rating":
         return next((number for number in RATINGS[:scale] if number == plain.removesuffix(".0")), None)
+    if kind == "preference" and plain in _BOTH_BAD:
+        return "both_bad"
     if plain in _OWN:
         return next(verdict for verdict in VERDICTS if verdict == _OWN[plain])
     share = side_of_word(plain.removeprefix("pair ") if kind == "pop" else plain)
@@ -46,8 +49,7 @@ def verdict_of(value: Any, kind: Kind, scale: int | None, answers: Mapping[str, 
 
 def check_answers(answers: Mapping[str, str], kind: Kind, scale: int | None) -> None:
     """Raise a ConfigError if a word is said to mean something that is no answer to items of this kind."""
-    known = [*RATINGS[:scale], "unsure"] if kind == "rating" else ["first", "second", "tie", "unsure"]
-    known += ["wrong"] if kind == "pop" else []
+    known = verdicts_of(kind, scale)
     for word, verdict in answers.items():
         if verdict not in known:
             raise ConfigError(f"--answer {word}={verdict}: '{verdict}' is no answer. {did_you_mean(verdict, known)}")

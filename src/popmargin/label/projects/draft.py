@@ -18,7 +18,8 @@ from popmargin.label.projects.known_answers import (
     known_sides,
     response_keys,
 )
-from popmargin.label.store.items import check_settings
+from popmargin.label.store.items import check_settings, storable_columns
+from popmargin.label.store.shown_columns import check_shown
 from popmargin.pop.chains import chain_pairs
 from popmargin.pop.edges import PopEdges
 
@@ -68,6 +69,7 @@ def draft_items(
         ConfigError: settings out of range or incompatible.
     """
     check_settings(**settings, seed=seed, scale=scale)
+    check_shown(settings.get("shown") or (), ["annotator", *storable_columns(data)], data.report.source)
     kind = kind or usual_kind(data)
     if kind != "rating":
         refuse_lone(data)

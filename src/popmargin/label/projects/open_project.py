@@ -53,8 +53,8 @@ def open_project(
         scale: ratings go from 1 to this; 5.
         seed: of the pairs, and of the project; 0.
         say: called with lines about what was done.
-        settings: of `LabelStore.create_project`: overlap, lease_seconds, repeat_share, wording, grades (by default of
-            kind "preference"), and guidelines (by default those of the kind).
+        settings: of `LabelStore.create_project`: overlap, lease_seconds, repeat_share, wording, shown, both_bad,
+            criteria, grades (by default of kind "preference"), and guidelines (by default those of the kind).
 
     Raises:
         DataError: no such project and no data, pairs or gold that are not in the data, gold without an answer, or
@@ -78,11 +78,20 @@ def open_project(
         settings["scale"] = scale or SCALE
     if settings.get("grades") and draft.kind != "preference":
         raise ConfigError(f"grades are for kind 'preference', not '{draft.kind}', which asks something else.")
+    if settings.get("both_bad") and draft.kind != "preference":
+        raise ConfigError(f"both_bad is an answer about two responses, for kind 'preference', not '{draft.kind}'.")
     if "wording" in settings and draft.kind == "rating":
         raise ConfigError("a wording is for comparisons; write what a rating is about into the guidelines.")
-    settings.setdefault("grades", draft.kind == "preference")
+    criteria = settings.get("criteria") or ()
+    if criteria and draft.kind == "pop":
+        raise ConfigError("criteria are questions about responses: use them with kind preference or rating, not 'pop'.")
+    if criteria and (settings.get("grades") or "wording" in settings):
+        raise ConfigError(
+            "criteria have questions of their own, without a wording or grades. Omit --wording and --grades."
+        )
+    settings.setdefault("grades", draft.kind == "preference" and not criteria)
     words = {"wording": settings["wording"]} if "wording" in settings else {}
-    settings.setdefault("guidelines", guidelines_of(draft.kind, images=holds_images(data), **words))
+    settings.setdefault("guidelines", guidelines_of(draft.kind, images=holds_images(data), criteria=criteria, **words))
     # Several transactions: a project without preferences or items comes from an interrupted run, and is completed.
     project = found or store.create_project(name, seed=seed or 0, **settings)
     if not project.preferences:

@@ -21,9 +21,9 @@ from popmargin.statistics.jackknife import share_of_sums
 
 pc: Any = pyarrow.compute
 KINDS = ("pop", "preference")
-_VERDICTS = ("second", "tie", "first", "wrong", "unsure")
-_VALUES = np.array([-1.0, 0.0, 1.0, 2.0, np.nan])  # "unsure" is not a value
-_SECOND, _TIE, _FIRST, _WRONG, _UNSURE = range(5)
+_VERDICTS = ("second", "tie", "first", "wrong", "both_bad", "unsure")
+_VALUES = np.array([-1.0, 0.0, 1.0, 2.0, 3.0, np.nan])  # "unsure" is not a value
+_SECOND, _TIE, _FIRST, _WRONG, _BOTH_BAD, _UNSURE = range(6)
 COLUMNS = ("assignment", "item", "kind", "annotator", "annotator_kind", "verdict", "seconds", "note", "swap_pairs",
            "swap_first", "gold", "repeat_of", "training",
            "adjudicated", "guidelines_version")  # fmt: skip
@@ -37,7 +37,7 @@ class AnnotatorQuality:
     Attributes:
         labels: current labels, excluding repeats.
         seconds: median time per label; nan if none was recorded.
-        ties, unsure, wrong: shares of the labels.
+        ties, unsure, wrong, both_bad: shares of the labels.
         left: share of left (or A) among decided labels; for a judge, among single answers to questions asked in both
             orders.
         consistency: share of repeated items that got the same verdict.
@@ -60,6 +60,7 @@ class AnnotatorQuality:
     others: Interval
     kappa: Interval
     flips: Interval
+    both_bad: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class KindAgreement:
         items: labelled items.
         shared: of these, with verdicts of at least two people.
         alpha: Krippendorff's α of the verdicts as names.
-        ordinal: α with a tie between first and second, excluding "wrong".
+        ordinal: α with a tie between first and second, excluding "wrong" and "both_bad".
         pairs: share of pairs of people who agree.
         people: how often a person agrees with most of the others.
         judges: the models, best first.
@@ -188,7 +189,7 @@ class _Panel:
     Attributes:
         items: ids of the items (N,).
         people: values by person (N, R), nan if missing; columns are the numbers `columns` of annotators.
-        counts: how many people gave each of the four values (N, K).
+        counts: how many people gave each of the values (N, K).
         models: values of each model (N,), by its number.
     """
 
@@ -242,6 +243,7 @@ def _annotator(number: int, whole: _Labels, first_time: _Labels, panels: dict[st
         others=UNDEFINED if is_model else others,
         kappa=kappa,
         flips=binomial_interval(sum(map(flipped, orders)), len(orders)),
+        both_bad=_share(own, _BOTH_BAD),
     )
 
 
@@ -304,7 +306,7 @@ def _kind_agreement(kind: str, panel: _Panel, whole: _Labels) -> KindAgreement:
         len(shared),
         int(shared.sum()),
         alpha_interval(people),
-        alpha_interval(np.where(people == _VALUES[_WRONG], np.nan, people), "ordinal"),
+        alpha_interval(np.where(people >= _VALUES[_WRONG], np.nan, people), "ordinal"),
         pairwise_agreement(people),
         leave_one_out(people),
         judges,

@@ -15,9 +15,11 @@ from popmargin.data.questions import KINDS
 from popmargin.label.quality.adjudications import Adjudications, adjudications_of, not_adjudicated
 from popmargin.label.quality.annotators import AnnotatorQuality, KindAgreement, annotator_quality
 from popmargin.label.quality.carry_over import CarryOver, carry_over
+from popmargin.label.quality.criteria_quality import CriterionAgreement, criteria_agreement
 from popmargin.label.quality.drift import Drift, drift_of
 from popmargin.label.quality.good_enough import TARGET, order_of
 from popmargin.label.quality.habits import Habits, habits_of
+from popmargin.label.quality.judge_calibration import JudgeCalibration, judge_calibrations
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
 from popmargin.label.quality.time_costs import Paces, paces
 from popmargin.label.quality.versions import VersionQuality, by_version
@@ -82,7 +84,9 @@ class Quality:
         left_out: the annotators whose labels do not count.
         adjudications: decisions of adjudicators, which no other figure holds; None without one.
         versions: people's labels by version of the guidelines; empty if there is one.
+        criteria: agreement on each criterion of a project with several, of which the other figures are about the first.
         stayed: the order effect of tasks that keep a preference of the task before; None without such tasks.
+        calibration: models on the items that people have decided, too.
     """
 
     labels: int
@@ -102,6 +106,13 @@ class Quality:
     versions: list[VersionQuality] = field(default_factory=list[VersionQuality])
     adjudications: Adjudications | None = None
     stayed: CarryOver | None = None
+    criteria: list[CriterionAgreement] = field(default_factory=list[CriterionAgreement])
+    calibration: list[JudgeCalibration] = field(default_factory=list[JudgeCalibration])
+
+    @property
+    def both_bad(self) -> bool:
+        """Whether anybody has said that both responses are bad."""
+        return any(row.both_bad for row in self.annotators)
 
 
 def label_quality(
@@ -110,6 +121,7 @@ def label_quality(
     *,
     rated_by_people: bool = False,
     target: float = TARGET,
+    criteria: Sequence[str] = (),
 ) -> Quality:
     """Statistics of a table of labels.
 
@@ -117,6 +129,7 @@ def label_quality(
         labels: as of `LabelStore.labels`.
         strengths: strength of preferences by id, to compare PoP labels with; nan or missing if unknown.
         rated_by_people: the strengths are gaps of ratings among these labels.
+        criteria: names of the criteria of the project, in their order.
         target: of the rank correlation of the scale with the true strengths.
 
     Returns:
@@ -142,6 +155,8 @@ def label_quality(
         versions=by_version(labels),
         adjudications=decided,
         stayed=carry_over(first_time),
+        criteria=criteria_agreement(labels, criteria),
+        calibration=judge_calibrations(first_time),
     )
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from popmargin.errors import counted
 from popmargin.files import HTML
+from popmargin.label.quality.calibration_words import SOURCES, calibration_sentences, reliability_pictures
 from popmargin.label.quality.drift_words import drift_sentences
 from popmargin.label.quality.flags import flags_of
 from popmargin.label.quality.good_enough import order_sentences
@@ -62,6 +63,8 @@ def render_label_report(quality: Quality, title: str) -> str:
         short_kinds=SHORT_KINDS,
         text=visible_text,
         version_name=version_name,
+        reliability=reliability_pictures(quality.calibration),
+        sources=SOURCES,
     )
 
 
@@ -122,6 +125,7 @@ def reading(quality: Quality) -> list[str]:
     ]
     for found in quality.agreement:
         sentences += _read_agreement(found)
+    sentences += calibration_sentences(quality.calibration)
     sentences += _read_ratings(quality)
     sentences += _read_without(quality)
     sentences += _read_versions(quality)

@@ -14,7 +14,9 @@ from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store import assign, items, offers
 from popmargin.label.store.answers import clean
 from popmargin.label.store.changes import log_change
+from popmargin.label.store.criteria import load_criteria
 from popmargin.label.store.records import ANNOTATOR_KINDS, Annotator, Project
+from popmargin.label.store.shown_columns import load_names
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, project, project_change
 
 NAME_CHARACTERS = 200
@@ -35,7 +37,7 @@ def add_annotator(connection: Connection, number: int, name: str, kind: str, now
         "name": clean_name(name, "annotator"),
         "kind": kind,
         "active": True,
-        "token": _digest(token),
+        "token": digest_of(token),
         "cursor": -1,
         "number": 0,
         "done": 0,
@@ -53,7 +55,7 @@ def new_token(connection: Connection, number: int) -> str:
         DataError: there is no such annotator.
     """
     token = secrets.token_urlsafe(32)
-    _change(connection, number, {"token": _digest(token)})
+    _change(connection, number, {"token": digest_of(token)})
     return token
 
 
@@ -232,7 +234,7 @@ def forget(connection: Connection, number: int, now: datetime) -> str:
     known = {found.name for found in annotators(connection, row.project)}
     pseudonym = next(name for count in itertools.count(1) if (name := f"person {count}") not in known)
     set_active(connection, number, False, now)
-    token = _digest(secrets.token_urlsafe(32))
+    token = digest_of(secrets.token_urlsafe(32))
     _change(connection, number, {"name": pseudonym, "token": token})
     connection.execute(update(label).where(label.c.annotator == number).values(note=""))
     theirs = (project_change.c.project == row.project) & (project_change.c.who == row.name)
@@ -253,7 +255,7 @@ def annotator_of(connection: Connection, token: str) -> tuple[Project, Annotator
 
     The database looks up the token's hash, so timing tells an attacker nothing about a token.
     """
-    digest = _digest(token)
+    digest = digest_of(token)
     row = connection.execute(select(annotator).where(annotator.c.token == digest)).one_or_none()
     if row is None or not hmac.compare_digest(row.token, digest) or not row.active:
         return None
@@ -263,7 +265,7 @@ def annotator_of(connection: Connection, token: str) -> tuple[Project, Annotator
 
 def is_switched_off(connection: Connection, token: str) -> bool:
     """Whether a token is that of an annotator who is not active."""
-    found = connection.execute(select(annotator.c.active).where(annotator.c.token == _digest(token))).scalar()
+    found = connection.execute(select(annotator.c.active).where(annotator.c.token == digest_of(token))).scalar()
     return found is False
 
 
@@ -290,7 +292,8 @@ def project_of(row: Any) -> Project:
         "state": row.state or "open",
         "votes_hidden": bool(row.votes_hidden),
     }
-    values |= {"wording": row.wording or "better", "grades": bool(row.grades)}
+    values |= {"wording": row.wording or "better", "grades": bool(row.grades), "shown": load_names(row.shown)}
+    values |= {"both_bad": bool(row.both_bad), "criteria": load_criteria(row.criteria)}
     return Project(**values)
 
 
@@ -300,7 +303,8 @@ def _change(connection: Connection, number: int, values: dict[str, Any]) -> None
         raise DataError(f"There is no annotator {number}.")
 
 
-def _digest(token: str) -> str:
+def digest_of(token: str) -> str:
+    """What is stored of a token: its SHA-256."""
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 

@@ -7,10 +7,12 @@ from sqlalchemy.exc import IntegrityError
 
 from popmargin.errors import DataError
 from popmargin.label.store import access, offers
+from popmargin.label.store.api_tokens import ApiTokens
 from popmargin.label.store.database import Database
 from popmargin.label.store.disputes import Disputed, Vote, count_disputed, disputed_items, votes_on
 from popmargin.label.store.records import Annotator, AnnotatorKind, Project
 from popmargin.label.store.training import Trained, trained
+from popmargin.label.store.webhooks import Webhooks
 
 
 class AnnotatorStore:
@@ -19,11 +21,17 @@ class AnnotatorStore:
     Args:
         database: an opened database; `LabelStore.open` makes one.
         clock: returns the time; for tests.
+
+    Attributes:
+        api_tokens: tokens of the lead's API.
+        webhooks: where events are sent, and those that wait.
     """
 
     def __init__(self, database: Database, *, clock: Callable[[], datetime] | None = None) -> None:
         self._database = database
         self._clock = clock or (lambda: datetime.now(UTC))
+        self.api_tokens = ApiTokens(database, self._clock)
+        self.webhooks = Webhooks(database, self._clock)
 
     def add_annotator(self, project: int, name: str, *, kind: AnnotatorKind = "person") -> tuple[Annotator, str]:
         """A new annotator and their token, which is not stored: only its SHA-256 is.

@@ -6,7 +6,7 @@ Every function runs inside one write transaction.
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from popmargin.label.store.assign import (
     shown,
     take_place,
 )
+from popmargin.label.store.criteria import check_verdicts, dump_verdicts, load_criteria, load_verdicts
 from popmargin.label.store.database import Database
 from popmargin.label.store.records import WRONGS, Label, Wrong
 from popmargin.label.store.sql_tables import annotator, assignment, item, label
@@ -54,6 +55,7 @@ class Answer:
     seconds: float | None = None
     idle: float | None = None
     grade: int | None = None
+    criteria: Mapping[str, Verdict] = field(default_factory=dict[str, Verdict])
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -84,6 +86,10 @@ class Answer:
                 f"note has {counted(len(self.note), 'character')}; the limit is {NOTE_CHARACTERS}. Shorten it."
             )
 
+    def columns(self) -> dict[str, Any]:
+        """The answer as columns of the table of labels."""
+        return {**self.__dict__, "criteria": dump_verdicts(self.criteria)}
+
     def check(self, kind: Kind, scale: int | None = None) -> None:
         """Refuse anything that is not an answer to an item of this kind, or not a number on the scale."""
         numbers = RATINGS[:scale]
@@ -97,6 +103,8 @@ class Answer:
             raise DataError(
                 "'wrong' is an answer about a pair of preferences; for a single preference choose 'second'."
             )
+        if self.verdict == "both_bad" and kind != "preference":
+            raise DataError(f"'both_bad' is an answer about two responses; items of kind '{kind}' do not take it.")
 
 
 def clean(words: str) -> str:
@@ -117,7 +125,8 @@ def record(
             raise DataError(
                 f"request {answer.request!r} already answered assignment {stored.assignment}, not {number}."
             )
-        if (stored.verdict, stored.wrong, stored.grade) != (answer.verdict, answer.wrong, answer.grade):
+        had = (stored.verdict, stored.wrong, stored.grade, stored.criteria)
+        if had != (answer.verdict, answer.wrong, answer.grade, dump_verdicts(answer.criteria)):
             raise DataError(
                 f"request {answer.request!r} already stored a different answer to assignment {number}, which is "
                 "kept. Send the new answer with a new request key (on the page: edit the answer in your list)."
@@ -127,6 +136,12 @@ def record(
     given = own_assignment(connection, who, number)
     kind = connection.execute(select(item.c.kind).where(item.c.id == given.item)).scalar_one()
     answer.check(kind, person.scale)
+    if answer.verdict == "both_bad" and not person.both_bad:
+        raise DataError(
+            "The project does not offer the answer 'both_bad'. Offer it with: popmargin label set --both-bad."
+        )
+    criteria = load_criteria(person.criteria)
+    check_verdicts(criteria, answer.criteria, kind, person.scale, both_bad=bool(person.both_bad))
     if seen is not None and given.state == "done" and given.revision != seen:
         raise StaleAnswerError(
             f"Assignment {number} was answered since this page was loaded (revision {given.revision}, not {seen}). "
@@ -139,7 +154,7 @@ def record(
         )
     if given.state != "done":
         _count(connection, person.id, given, 1)
-    values = {**answer.__dict__, "guidelines_version": person.guidelines_seen or None}
+    values = {**answer.columns(), "guidelines_version": person.guidelines_seen or None}
     made = _add_revision(connection, given, values, "done", now)
     if given.training:
         qualify(connection, person, more=next_training(connection, person) is not None)
@@ -241,6 +256,7 @@ def label_of(row: Any) -> Label:
         idle=row.idle,
         guidelines_version=row.guidelines_version,
         grade=row.grade,
+        criteria=load_verdicts(row.criteria),
     )
 
 
@@ -283,6 +299,10 @@ def record_many(
     refuse_archived(person)
     if person.kind == "person":
         raise ConfigError(f"'{person.name}' is a person: people answer one assignment at a time, from next_assignment.")
+    if person.criteria:
+        raise ConfigError(
+            "The project asks about several criteria, and models give one verdict. Label it in a project of one."
+        )
     requests = [row["request"] for row in rows]
     known = set(
         connection.execute(
@@ -308,7 +328,7 @@ def record_many(
         given |= _give_done(database, connection, person, new, now)
     labels = [
         {
-            **row["answer"].__dict__,
+            **row["answer"].columns(),
             "assignment": given[row["item"]][0],
             "annotator": who,
             "revision": given[row["item"]][1] + 1,

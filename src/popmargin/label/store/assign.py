@@ -50,6 +50,8 @@ def lock_annotator(connection: Connection, number: int) -> Any:
             project.c.lease_seconds,
             project.c.repeat_share,
             project.c.scale,
+            project.c.both_bad,
+            project.c.criteria,
             project.c["items"],
             project.c.gold_items,
             project.c.training,

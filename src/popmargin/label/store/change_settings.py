@@ -9,14 +9,25 @@ from typing import Any
 
 from sqlalchemy import Connection, case, func, select, update
 
-from popmargin.data.questions import RATINGS, VERDICTS, Verdict
+from popmargin.data.questions import Verdict, golds_of
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.changes import log_change
-from popmargin.label.store.items import EVERYBODY, check_settings
+from popmargin.label.store.items import EVERYBODY, check_settings, first_kind
 from popmargin.label.store.records import STATES
+from popmargin.label.store.shown_columns import check_shown, dump_names, stored_names
 from popmargin.label.store.sql_tables import annotator, assignment, item, project
 
-CHANGEABLE = ("overlap", "repeat_share", "lease_seconds", "training", "passing", "state", "votes_hidden")
+CHANGEABLE = (
+    "overlap",
+    "repeat_share",
+    "lease_seconds",
+    "training",
+    "passing",
+    "state",
+    "votes_hidden",
+    "shown",
+    "both_bad",
+)
 """Settings of a project that `LabelStore.change` takes."""
 _PART = 1000
 
@@ -35,9 +46,18 @@ def change_settings(connection: Connection, found: Any, values: Mapping[str, Any
         ConfigError: a setting out of range, or a share to pass without training items.
     """
     check_settings(**values)
+    if "shown" in values:
+        check_shown(values["shown"], stored_names(connection, found.id), f"Project '{found.name}'")
+        values = {**values, "shown": dump_names(values["shown"])}
     if values.get("state", "open") not in STATES:
         raise ConfigError(f"state is {values['state']!r}. {did_you_mean(str(values['state']), STATES)}")
     before = {name: getattr(found, name) for name in values} | {"state": found.state or "open"}
+    if "both_bad" in values:
+        before["both_bad"] = bool(found.both_bad)
+        if values["both_bad"] and first_kind(connection, found.id) != "preference":
+            raise ConfigError(
+                f"'Both bad' is an answer about two responses, which project '{found.name}' asks nothing about."
+            )
     new = {name: value for name, value in values.items() if value != before[name]}
     after = {"training": found.training, "passing": found.passing, **new}
     if after["passing"] is not None and not after["training"]:
@@ -104,7 +124,7 @@ def set_gold(
     counts = {"new": 0, "changed": 0, "removed": 0}
     for row in rows:
         gold = answers[row.id]
-        known = RATINGS[: found.scale] if row.kind == "rating" else VERDICTS[: -len(RATINGS)]
+        known = golds_of(row.kind, found.scale)
         if gold is not None and gold not in known:
             raise DataError(f"item {row.id}: gold is {gold!r}. {did_you_mean(str(gold), known)}")
         if gold == row.gold:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, cast, func, select
+from sqlalchemy import ColumnElement, Connection, Select, case, cast, func, select
 from sqlalchemy.types import Integer
 
 from popmargin.data.conversation import Text
@@ -33,7 +33,8 @@ def disputed(number: int) -> Select[Any]:
     """
     rating = cast(label.c.verdict, Integer)
     spread = func.max(rating) - func.min(rating)
-    votes = _votes().where(assignment.c.project == number).group_by(assignment.c.item)
+    asked = _votes().join(item, item.c.id == assignment.c.item)
+    votes = asked.where(assignment.c.project == number).group_by(assignment.c.item)
     apart = votes.where(item.c.kind != "rating").having(func.count(func.distinct(label.c.verdict)) > 1)
     far = votes.where(item.c.kind == "rating", label.c.verdict != "unsure").having(spread >= _RATING_GAP)
     decided = select(assignment.c.item).where(
@@ -48,12 +49,23 @@ def disputed(number: int) -> Select[Any]:
     )
 
 
+def contested_item() -> ColumnElement[bool]:
+    """Whether people disagree on an item of the table, decided or not; one item at a time, by the index of its labels.
+
+    As in `disputed`: ratings disagree from two points on.
+    """
+    votes = _votes().where(assignment.c.item == item.c.id).correlate(item)
+    rating = cast(label.c.verdict, Integer)
+    verdicts = votes.with_only_columns(func.count(func.distinct(label.c.verdict))).scalar_subquery()
+    spread = votes.with_only_columns(func.max(rating) - func.min(rating)).scalar_subquery()
+    return case((item.c.kind == "rating", func.coalesce(spread, 0) >= _RATING_GAP), else_=verdicts > 1)
+
+
 def _votes() -> Select[Any]:
     """The items of the current votes of people."""
     return (
         select(assignment.c.item)
         .join_from(assignment, label, CURRENT)
-        .join(item, item.c.id == assignment.c.item)
         .join(annotator, annotator.c.id == assignment.c.annotator)
         .where(
             assignment.c.state == "done",

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import Connection, select, update
 
-from popmargin.data.questions import KINDS, RATINGS, SIDES, VERDICTS, Kind, PreferenceText, Side, Verdict
+from popmargin.data.questions import KINDS, RATINGS, SIDES, Kind, PreferenceText, Side, Verdict, golds_of
 from popmargin.data.saving import holds_bytes, known_fields, plain_value
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, holds_images
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
@@ -233,7 +233,7 @@ def _check_items(
         if one == other:
             raise DataError(f"items: row {row}: first and second are the same preference, {one!r}. Remove the row.")
     for row, value in enumerate(gold or ()):
-        known = RATINGS[: project.scale] if kind == "rating" else VERDICTS[: -len(RATINGS)]
+        known = golds_of(kind, project.scale)
         if value is not None and value not in known:
             raise DataError(f"items: row {row}: gold is {value!r}. {did_you_mean(str(value), known)}")
     for row, value in enumerate(response or ()):
@@ -334,11 +334,12 @@ def some_texts(connection: Connection, number: int, most: int) -> dict[str, Pref
     return {key: preference_text(key, *values) for key, *values in rows}
 
 
-def preference_text(key: str, prompt: str, chosen: str, rejected: str) -> PreferenceText:
-    """The record of stored texts."""
-    return PreferenceText(
-        id=key, prompt=json.loads(prompt), chosen=json.loads(chosen), rejected=json.loads(rejected)
-    )  # fmt: skip
+def preference_text(
+    key: str, prompt: str, chosen: str, rejected: str, columns: tuple[tuple[str, str], ...] = ()
+) -> PreferenceText:
+    """The record of stored texts, with columns that are shown beside them."""
+    texts = {"prompt": json.loads(prompt), "chosen": json.loads(chosen), "rejected": json.loads(rejected)}
+    return PreferenceText(id=key, **texts, columns=columns)
 
 
 def preference_columns(connection: Connection, number: int) -> dict[str, list[Any]]:

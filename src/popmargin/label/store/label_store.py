@@ -1,6 +1,6 @@
 """The label store: projects, items, assignments and labels in SQLite or PostgreSQL."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,18 @@ from sqlalchemy import Connection, func, select
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences, holds_images
-from popmargin.label.store import access, answers, assign, image_rows, items, outside_answers, queries, sql_tables
+from popmargin.label.store import (
+    access,
+    answers,
+    assign,
+    image_rows,
+    items,
+    outside_answers,
+    queries,
+    sql_tables,
+    webhooks,
+)
+from popmargin.label.store.browse import BrowsedItem, BrowsedPage, ItemState, browse, load_items
 from popmargin.label.store.database import Database
 from popmargin.label.store.project_store import ProjectStore
 from popmargin.label.store.records import (
@@ -174,6 +185,18 @@ class LabelStore(ProjectStore):
         with self._database.read() as connection:
             return items.preference_columns(connection, project)
 
+    def browse(
+        self, project: int, *, state: ItemState | None = None, words: str = "", after: int = 0, limit: int = 50
+    ) -> BrowsedPage:
+        """Items in their order with everybody's labels, for a lead; args and errors as of `browse.browse`."""
+        with self._database.read() as connection:
+            return browse(connection, project, state=state, words=words, after=after, limit=limit)
+
+    def browsed(self, project: int, item: int) -> BrowsedItem:
+        """One item with everybody's labels. A DataError if the project does not have it."""
+        with self._database.read() as connection:
+            return load_items(connection, project, [item])[0]
+
     # Labelling
 
     def next_assignment(self, annotator: int) -> Assignment | None:
@@ -214,6 +237,7 @@ class LabelStore(ProjectStore):
         idle: float | None = None,
         seen: int | None = None,
         grade: int | None = None,
+        criteria: Mapping[str, Verdict] | None = None,
     ) -> Label:
         """Store an answer; it is on disk when this returns.
 
@@ -232,6 +256,7 @@ class LabelStore(ProjectStore):
             seen: the revision that the annotator saw (`Assignment.revision`): another answer that was given since then
                 is not replaced. None replaces it.
             grade: with first or second of kind "preference": by how much it is better, 1 (slightly) to 3 (much).
+            criteria: verdicts on the criteria of the project after the first, by name: all of them, or none is stored.
 
         Raises:
             DataError: an invalid answer, someone else's assignment, a slot that others have taken since, or a request
@@ -240,11 +265,16 @@ class LabelStore(ProjectStore):
         """
         answer = answers.Answer(
             verdict=verdict, request=request, wrong=wrong, confidence=confidence, note=note, seconds=seconds, idle=idle,
-            grade=grade,
+            grade=grade, criteria=criteria or {},
         )  # fmt: skip
-        return self._database.write(
-            lambda c: answers.record(c, annotator, assignment, answer, self._clock(), seen=seen)
-        )  # fmt: skip
+
+        def save(connection: Connection) -> Label:
+            now, newest = self._clock(), webhooks.newest_if_watched(connection, annotator)
+            label = answers.record(connection, annotator, assignment, answer, now, seen=seen)
+            webhooks.note_label(connection, newest, label, now)
+            return label
+
+        return self._database.write(save)
 
     def skip(self, annotator: int, assignment: int) -> None:
         """Skip an item: it is not done, others may take it, and it comes back to this annotator last.
@@ -262,8 +292,14 @@ class LabelStore(ProjectStore):
         """
 
         def withdraw(connection: Connection) -> Assignment | None:
-            found = answers.undo(connection, annotator, self._clock())
-            return None if found is None else queries.load_assignments(connection, annotator, [found])[0]
+            now, newest = self._clock(), webhooks.newest_if_watched(connection, annotator)
+            found = answers.undo(connection, annotator, now)
+            if found is None:
+                return None
+            opened = queries.load_assignments(connection, annotator, [found])[0]
+            if opened.label is not None:
+                webhooks.note_label(connection, newest, opened.label, now)
+            return opened
 
         return self._database.write(withdraw)
 

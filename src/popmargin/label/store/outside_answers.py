@@ -62,6 +62,8 @@ def record_outside(
         select(annotator).where(annotator.c.id == who).with_for_update(key_share=True)
     ).one()  # fmt: skip
     found = items.lock_project(connection, person.project)
+    if found.criteria:
+        raise ConfigError("The project asks about several criteria; labels with one verdict go into a project of one.")
     numbers = [row.item for row in rows]
     had = {
         row.item: row
@@ -118,7 +120,7 @@ def record_outside(
     of_item: Mapping[int, Any] = {row.item: row for row in given}
     labels = [
         {
-            **row.answer.__dict__,
+            **row.answer.columns(),
             "assignment": of_item[row.item].id,
             "annotator": who,
             "revision": of_item[row.item].revision,

@@ -1,6 +1,6 @@
 """The projects of a label store: creating and finding them, and changing them while people label."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -13,8 +13,11 @@ from popmargin.label.store.access import clean_name, project_of
 from popmargin.label.store.annotator_store import AnnotatorStore
 from popmargin.label.store.answers import clean
 from popmargin.label.store.changes import changes, log_change
+from popmargin.label.store.criteria import dump_criteria
 from popmargin.label.store.missing_log import missing_part
-from popmargin.label.store.records import Change, Project
+from popmargin.label.store.records import Change, Criterion, Project
+from popmargin.label.store.shown_columns import dump_names
+from popmargin.label.store.webhooks import note
 
 
 class ProjectStore(AnnotatorStore):
@@ -39,6 +42,9 @@ class ProjectStore(AnnotatorStore):
         passing: float | None = None,
         wording: str = "better",
         grades: bool = False,
+        shown: Sequence[str] = (),
+        both_bad: bool = False,
+        criteria: Sequence[Criterion] = (),
     ) -> Project:
         """A new project.
 
@@ -54,6 +60,9 @@ class ProjectStore(AnnotatorStore):
             passing: share of these to get right; who does not waits for the lead.
             wording: what the better response is more of, as a comparative: "better", "more convincing".
             grades: an answer about two responses says by how much one is better.
+            shown: columns of the data that people see with a task.
+            both_bad: an answer about two responses may be that both are bad.
+            criteria: every answer has a verdict on each of these; as of `criteria.criteria_of`.
 
         Raises:
             ConfigError: a setting out of range.
@@ -70,6 +79,9 @@ class ProjectStore(AnnotatorStore):
             "guidelines": clean(guidelines),
             "wording": clean(wording.strip()),
             "grades": grades,
+            "shown": dump_names(shown),
+            "both_bad": both_bad,
+            "criteria": dump_criteria(criteria),
             "created_at": self._clock(),
         }
         try:
@@ -130,7 +142,9 @@ class ProjectStore(AnnotatorStore):
             if text == found.guidelines:
                 return project_of(found)
             values = {"guidelines": text, "guidelines_version": (found.guidelines_version or 1) + 1}
-            log_change(connection, project, who, "guidelines", found.guidelines, text, self._clock())
+            now = self._clock()
+            log_change(connection, project, who, "guidelines", found.guidelines, text, now)
+            note(connection, project, "guidelines.changed", {"version": values["guidelines_version"]}, now)
             changed = sql_tables.project.update().where(sql_tables.project.c.id == project).values(**values)
             return project_of(connection.execute(changed.returning(sql_tables.project)).one())
 

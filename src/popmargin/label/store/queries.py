@@ -15,6 +15,7 @@ from popmargin.label.store.image_rows import known_images
 from popmargin.label.store.items import active_people, preference_text
 from popmargin.label.store.offers import places_of_others
 from popmargin.label.store.records import Adjudication, Assignment, Progress, Shown, State
+from popmargin.label.store.shown_columns import load_names, shown_values
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference, project
 
 PAGE = 50_000
@@ -49,19 +50,22 @@ LABEL_SCHEMA = pa.schema(
         pa.field("guidelines_version", pa.int64()),
         pa.field("training", pa.bool_()),
         pa.field("adjudicated", pa.bool_()),
+        pa.field("criteria", pa.string()),
     ]
 )
 """Columns of tables of labels. `assignment` numbers the answer, `label` its revision; `repeat_of` is the assignment of
 the first answer of the same annotator to the same item, null if this is the first. `response` says which response of
 `first` is rated; the verdict is the rating then. `guidelines_version` is what the annotator had acknowledged;
 `training` says that the known answer was shown after the answer, `adjudicated` that the answer decides a dispute. The
-order on the screen is null for labels that were given elsewhere without it."""
+order on the screen is null for labels that were given elsewhere without it. `criteria` has the verdicts on the
+project's criteria after the first, as JSON."""
 
 _ONE, _OTHER = preference.alias("one"), preference.alias("other")
 _CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)
 _SHOWN = ("swap_pairs", "swap_first", "swap_second")
 _GIVEN = ("id", "item", "annotator", "number", "state", "expires_at", "shown_at", "idle", "training", "adjudicates",
           *_SHOWN)  # fmt: skip
+_PREFERENCE = ("key", "prompt", "chosen", "rejected", "extra", "annotator")
 _ASSIGNMENTS = (
     select(
         *(assignment.c[name] for name in _GIVEN),
@@ -69,8 +73,9 @@ _ASSIGNMENTS = (
         item.c.response,
         item.c.gold,
         project.c.images,
-        *(_ONE.c[name].label(f"one_{name}") for name in ("key", "prompt", "chosen", "rejected")),
-        *(_OTHER.c[name].label(f"other_{name}") for name in ("key", "prompt", "chosen", "rejected")),
+        project.c.shown,
+        *(_ONE.c[name].label(f"one_{name}") for name in _PREFERENCE),
+        *(_OTHER.c[name].label(f"other_{name}") for name in _PREFERENCE),
     )
     .join_from(assignment, item, item.c.id == assignment.c.item)
     .join(_ONE, _ONE.c.id == item.c.first)
@@ -104,15 +109,18 @@ def load_assignments(connection: Connection, who: int, numbers: Sequence[int]) -
 
 
 def _assignment(row: Any, current: Any) -> Assignment:
+    names = load_names(row.shown)
+    one = shown_values(names, row.one_extra, row.one_annotator)
     second = None
     if row.other_key is not None:
-        second = preference_text(row.other_key, row.other_prompt, row.other_chosen, row.other_rejected)
+        other = shown_values(names, row.other_extra, row.other_annotator)
+        second = preference_text(row.other_key, row.other_prompt, row.other_chosen, row.other_rejected, other)
     return Assignment(
         id=row.id,
         item=row.item,
         kind=row.kind,
         annotator=row.annotator,
-        first=preference_text(row.one_key, row.one_prompt, row.one_chosen, row.one_rejected),
+        first=preference_text(row.one_key, row.one_prompt, row.one_chosen, row.one_rejected, one),
         second=second,
         shown=Shown(swap_pairs=row.swap_pairs, swap_first=row.swap_first, swap_second=row.swap_second),
         expires_at=row.expires_at,

@@ -1,7 +1,7 @@
 """Records returned by the label store: projects, annotators, assignments and labels, plain and immutable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -15,8 +15,18 @@ ProjectState = Literal["open", "paused", "archived"]
 AnnotatorKind = Literal["person", "ratings", "reward", "judge"]
 
 WRONGS: tuple[Wrong, ...] = ("first", "second", "both")
+ApiRole = Literal["lead", "read"]
+API_ROLES: tuple[ApiRole, ...] = ("lead", "read")
 STATES: tuple[ProjectState, ...] = ("open", "paused", "archived")
 ANNOTATOR_KINDS: tuple[AnnotatorKind, ...] = ("person", "ratings", "reward", "judge")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """One of several questions about each task; the name is that of its column."""
+
+    name: str
+    question: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +50,9 @@ class Project:
         votes_hidden: adjudicators decide without seeing the votes.
         wording: what the better response is more of, as a comparative: "better", "more convincing".
         grades: whether an answer about two responses says by how much one is better.
+        shown: columns of the data that people see with a task.
+        both_bad: an answer about two responses may be that both are bad.
+        criteria: every answer has a verdict on each; the first is that of `Label.verdict`. Empty: one question.
     """
 
     id: int
@@ -63,6 +76,9 @@ class Project:
     votes_hidden: bool = False
     wording: str = "better"
     grades: bool = False
+    shown: tuple[str, ...] = ()
+    both_bad: bool = False
+    criteria: tuple[Criterion, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +160,7 @@ class Label:
         request: the client's own id of the answer, by which a repeated request is recognised.
         guidelines_version: version of the guidelines that the annotator had acknowledged; None without one.
         grade: by how much the better response is better, 1 (slightly) to 3 (much); None if that was not said.
+        criteria: verdicts on the project's criteria after the first, by name.
     """
 
     id: int
@@ -159,6 +176,7 @@ class Label:
     idle: float | None = None
     guidelines_version: int | None = None
     grade: int | None = None
+    criteria: Mapping[str, Verdict] = field(default_factory=dict[str, Verdict])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,3 +262,52 @@ class Progress:
     own_skipped: int
     own_left: int
     own_given: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiToken:
+    """Whoever may use the lead's API; the token itself is not stored.
+
+    Attributes:
+        role: "lead" changes projects, "read" only reads them.
+    """
+
+    id: int
+    name: str
+    role: ApiRole
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Webhook:
+    """Where the events of a project are sent, and what waits.
+
+    Attributes:
+        secret: signs each delivery; whoever can read the store can read it.
+        private: addresses of the own network and machine are allowed.
+        waiting: events that are not delivered yet.
+        attempts: failures since the last success.
+        error: the last failure; empty after a success.
+        given_up: events that were never delivered and are sent no more.
+    """
+
+    id: int
+    project: int
+    url: str
+    secret: str
+    private: bool
+    waiting: int
+    attempts: int
+    due_at: datetime
+    error: str
+    given_up: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """An event that waits to be delivered; `body` is JSON."""
+
+    id: int
+    event: str
+    body: str
+    created_at: datetime

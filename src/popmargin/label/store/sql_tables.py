@@ -25,9 +25,9 @@ from sqlalchemy import (
 )
 
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
-from popmargin.label.store.records import ANNOTATOR_KINDS, WRONGS
+from popmargin.label.store.records import ANNOTATOR_KINDS, API_ROLES, WRONGS
 
-REVISION = "0050"
+REVISION = "0040"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -104,6 +104,12 @@ project = Table(
     Column("state", String(20)),
     # Whether adjudicators decide without seeing the votes; null means no.
     Column("votes_hidden", Boolean),
+    # A JSON list of columns of the data that are shown with a task; null: none.
+    Column("shown", Text),
+    # Whether an answer about two responses may be that both are bad; null means no.
+    Column("both_bad", Boolean),
+    # A JSON list of names and questions, of which the first is that of the verdicts; null: a single question.
+    Column("criteria", Text),
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -276,6 +282,7 @@ assignment = Table(
     UniqueConstraint("annotator", "item", "is_repeat"),
     UniqueConstraint("annotator", "number"),
 )
+Index("ix_assignment_item", assignment.c["item"])
 Index("ix_assignment_state", assignment.c.annotator, assignment.c.state, assignment.c.number)
 LEASED = text("assignment.state = 'leased'")
 """The condition of the lease index: a database uses the index only if a query repeats it without parameters."""
@@ -308,9 +315,18 @@ label = Table(
     Column("created_at", UtcDateTime, nullable=False),
     # Version that the annotator had acknowledged; null without one, for models, and in labels older than versions.
     Column("guidelines_version", Integer),
+    # Verdicts on the project's criteria after the first, a JSON object; null: none.
+    Column("criteria", Text),
     UniqueConstraint("assignment", "revision"),
     UniqueConstraint("annotator", "request"),
     Index("ix_label_annotator", "annotator", "id"),
+)
+
+Index(
+    "ix_label_note",
+    label.c.assignment,
+    sqlite_where=text("note <> ''"),
+    postgresql_where=text("note <> ''"),
 )
 
 # What was changed while people labelled: settings and guidelines, as texts.
@@ -325,4 +341,44 @@ project_change = Table(
     Column("value_before", Text, nullable=False),
     Column("value_after", Text, nullable=False),
     Index("ix_project_change_project_id", "project", "id"),
+)
+
+api_token = Table(
+    "api_token",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("role", String(20), nullable=False),
+    _one_of("role", API_ROLES),
+    # SHA-256 of the token, which is not stored.
+    Column("token", String(64), nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+webhook = Table(
+    "webhook",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("project", _ID, ForeignKey("project.id"), nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    Column("secret", String(100), nullable=False),
+    # Whether addresses that only this network reaches are allowed.
+    _flag("private"),
+    # Failures since the last success; not before `due_at` is it tried again.
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("given_up", Integer, nullable=False),
+)
+
+# What waits to be delivered, in this order; deleted once it is.
+webhook_event = Table(
+    "webhook_event",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _reference("webhook", "webhook"),
+    Column("event", String(40), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("ix_webhook_event_webhook_id", "webhook", "id"),
 )

@@ -3,12 +3,14 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.background import BackgroundTask
 
+from popmargin.data.column_names import column_names
+from popmargin.label.export.criteria_columns import criteria_labels
 from popmargin.label.export.label_files import save_labels
 from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of
@@ -16,7 +18,7 @@ from popmargin.label.projects.assign_items import assign_items
 from popmargin.label.projects.reach import out_of_reach
 from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.records import Annotator, Project, ProjectState
-from popmargin.label.web.forms import Name, RowId, Words
+from popmargin.label.web.forms import Name, Note, RowId, Words
 from popmargin.label.web.security import Lead
 from popmargin.label.web.view import page, session_of, store_of
 
@@ -36,15 +38,15 @@ def overview(
     """Progress of a project and of each annotator; `new` shows a link that was just made, once, and `given` says how
     many items were given, moved or taken back."""
     added, token = request.app.state.links.take(new) or (None, None)
-    return _overview(request, _named(request, project), annotator=added, token=token, given=given)
+    return _overview(request, named_project(request, project), annotator=added, token=token, given=given)
 
 
 @router.get("/quality")
 def quality(request: Request, project: RowId | None = None) -> Response:
     """Label quality: a page that may take seconds, which the overview fetches once it has loaded."""
-    found = _named(request, project)
+    found = named_project(request, project)
     figures = request.app.state.figures.of(found)
-    return page(request, "quality.html.j2", projects=_projects(request), project=found, figures=figures)
+    return page(request, "quality.html.j2", projects=led_projects(request), project=found, figures=figures)
 
 
 @router.post("/annotators")
@@ -74,9 +76,13 @@ def set_settings(
     passing_percent: Annotated[float, Form(allow_inf_nan=False)] = 0.0,
     state: Annotated[ProjectState, Form()] = "open",
     votes_hidden: Annotated[bool, Form()] = False,
+    shown: Annotated[Note | None, Form()] = None,
+    both_bad: Annotated[bool | None, Form()] = None,
 ) -> RedirectResponse:
     """Change settings; what is open is planned again, and labels stay."""
     found = _project(request, project)
+    more: dict[str, Any] = {} if shown is None else {"shown": column_names(shown)}
+    more |= {} if both_bad is None else {"both_bad": both_bad}
     store_of(request).change(
         found.id,
         who=_who(request),
@@ -87,6 +93,7 @@ def set_settings(
         passing=passing_percent / 100 if training and passing_percent else None,
         state=state,
         votes_hidden=votes_hidden,
+        **more,
     )
     return _back(request, found)
 
@@ -192,32 +199,33 @@ def discard(request: Request, annotator: RowId, project: ProjectId) -> RedirectR
 @router.get("/export/labels.jsonl")
 def export_labels(request: Request, project: RowId | None = None) -> Response:
     """All current labels, one JSON object per line."""
-    labels = store_of(request).labels(_exported(request, project).id)
-    return _download("labels.jsonl", "application/x-ndjson", lambda path: save_labels(labels, path))
+    found = _exported(request, project)
+    labels = criteria_labels(store_of(request).labels(found.id), found)
+    return download("labels.jsonl", "application/x-ndjson", lambda path: save_labels(labels, path))
 
 
 @router.get("/export/edges.parquet")
 def export_edges(request: Request, project: RowId | None = None) -> Response:
     """The pop labels as PoP edges, as training reads them."""
     edges, _ = pop_edges(store_of(request), _exported(request, project))
-    return _download("edges.parquet", _PARQUET, edges.save)
+    return download("edges.parquet", _PARQUET, edges.save)
 
 
 @router.get("/export/preferences.jsonl")
 def export_preferences(request: Request, project: RowId | None = None) -> Response:
     """The preferences with what the labels say about them, such as mean ratings of their responses."""
     preferences = preferences_of(store_of(request), _exported(request, project))
-    return _download("preferences.jsonl", "application/x-ndjson", preferences.save)
+    return download("preferences.jsonl", "application/x-ndjson", preferences.save)
 
 
 @router.get("/export/preferences.parquet")
 def export_whole_preferences(request: Request, project: RowId | None = None) -> Response:
     """The same as Parquet, which also holds images."""
     preferences = preferences_of(store_of(request), _exported(request, project))
-    return _download("preferences.parquet", _PARQUET, preferences.save)
+    return download("preferences.parquet", _PARQUET, preferences.save)
 
 
-def _download(name: str, media_type: str, save: Callable[[Path], object]) -> FileResponse:
+def download(name: str, media_type: str, save: Callable[[Path], object]) -> FileResponse:
     """A file written by `save`; it is deleted after sending."""
     folder = tempfile.TemporaryDirectory()
     save(Path(folder.name, name))
@@ -250,7 +258,7 @@ def _overview(
     return page(
         request,
         "admin.html.j2",
-        projects=_projects(request),
+        projects=led_projects(request),
         project=project,
         progress=store.progress(project.id),
         rows=rows,
@@ -274,9 +282,9 @@ def _site(request: Request) -> str:
     return f"{scheme}://{host}{request.scope.get('root_path', '')}"
 
 
-def _named(request: Request, project: int | None) -> Project:
+def named_project(request: Request, project: int | None) -> Project:
     """The project of this number, or the newest."""
-    projects = _projects(request)
+    projects = led_projects(request)
     if not projects:
         raise HTTPException(404, "The store has no project yet. Create one with: popmargin annotate DATA --db FILE")
     return projects[-1] if project is None else _project(request, project)
@@ -284,14 +292,14 @@ def _named(request: Request, project: int | None) -> Project:
 
 def _exported(request: Request, number: int | None) -> Project:
     """The project of this number, or the only one."""
-    projects = _projects(request)
+    projects = led_projects(request)
     if number is None and len(projects) > 1:
         known = ", ".join(f"{project.id} ({project.name})" for project in projects)
         raise HTTPException(422, f"Choose a project by adding ?project=NUMBER to the address: {known}.")
-    return _named(request, number)
+    return named_project(request, number)
 
 
-def _projects(request: Request) -> list[Project]:
+def led_projects(request: Request) -> list[Project]:
     """All projects, or those that the person leads."""
     session, projects = session_of(request), store_of(request).projects()
     return [one for one in projects if one.id in session.projects] if isinstance(session, Lead) else projects
@@ -304,7 +312,7 @@ def _who(request: Request) -> str:
 
 
 def _project(request: Request, number: int) -> Project:
-    for project in _projects(request):
+    for project in led_projects(request):
         if project.id == number:
             return project
     raise HTTPException(404, f"There is no project {number}.")

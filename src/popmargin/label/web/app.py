@@ -14,7 +14,16 @@ from starlette.exceptions import HTTPException
 from popmargin.errors import PopmarginError
 from popmargin.label.store.database import AwayError
 from popmargin.label.store.label_store import LabelStore
-from popmargin.label.web import admin, json_api, pages, queue_api, team_api
+from popmargin.label.web import (
+    admin,
+    item_pages,
+    json_api,
+    lead_api,
+    lead_exports,
+    pages,
+    queue_api,
+    team_api,
+)
 from popmargin.label.web.figures import FigureCache
 from popmargin.label.web.security import Guard, Sessions, check_csrf, route_path
 from popmargin.label.web.shown_once import ShownOnce
@@ -53,8 +62,11 @@ def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: 
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     for api in (json_api, queue_api, team_api):
         app.include_router(api.router)
+    for api in (lead_api, lead_exports):
+        app.include_router(api.router, tags=["lead"])
     app.include_router(pages.router, dependencies=[Depends(check_csrf)], include_in_schema=False)
     app.include_router(admin.router, dependencies=[Depends(check_csrf)], include_in_schema=False)
+    app.include_router(item_pages.router, dependencies=[Depends(check_csrf)], include_in_schema=False)
     app.add_middleware(Guard, sessions=app.state.sessions, refuse=refusal, prefix=root_path.rstrip("/"))
     handlers: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
         HTTPException: _http_error,

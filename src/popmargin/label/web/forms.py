@@ -33,6 +33,12 @@ Revision = Annotated[int | None, Field(ge=0, le=2**31 - 1)]
 Name = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_storable)]
 
 
+_Short = Annotated[str, Field(max_length=30)]
+Choices = Annotated[dict[_Short, _Short], Field(max_length=20)]
+"""Criterion -> answer; which ones there are depends on the project."""
+Search = Annotated[str, Field(max_length=200), AfterValidator(_storable)]
+
+
 def new_request() -> str:
     """A fresh request key."""
     return secrets.token_urlsafe(12)

@@ -1,12 +1,17 @@
 """The guidelines that annotators see unless a project has its own."""
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 from popmargin.data.questions import Kind
+from popmargin.errors import counted
+from popmargin.label.store.records import Criterion
 from popmargin.label.web.wording import BETTER, question_of
 
 
-def guidelines_of(kind: Kind, *, images: bool = False, wording: str = BETTER) -> str:
+def guidelines_of(
+    kind: Kind, *, images: bool = False, wording: str = BETTER, criteria: Sequence[Criterion] = ()
+) -> str:
     """Guidelines as Markdown, for a kind of task about texts or images, with the project's question.
 
     Example:
@@ -15,4 +20,8 @@ def guidelines_of(kind: Kind, *, images: bool = False, wording: str = BETTER) ->
     """
     name = f"guidelines_{'images_' if images else ''}{kind}.md"
     text = files("popmargin.label.web").joinpath(name).read_text(encoding="utf-8")
-    return text.replace("{question}", question_of(kind, images=images, wording=wording))
+    text = text.replace("{question}", question_of(kind, images=images, wording=wording))
+    if not criteria:
+        return text
+    asked = "".join(f"\n- **{one.question}**" for one in criteria)
+    return f"{text}\nEach task asks {counted(len(criteria), 'question')}; answer each by itself:\n{asked}\n"

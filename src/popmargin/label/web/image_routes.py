@@ -21,16 +21,17 @@ def address(root: str, image: ShownImage, *, reduced: bool) -> str:
 
 def whole_image(request: Request, digits: Digits) -> Response:
     """An image of the annotator's project, at full size."""
-    return _image(request, digits, reduced=False)
+    return send_image(request, person_of(request).project.id, digits, reduced=False)
 
 
 def reduced_image(request: Request, digits: Digits) -> Response:
     """A smaller copy of a large image, otherwise the image itself."""
-    return _image(request, digits, reduced=True)
+    return send_image(request, person_of(request).project.id, digits, reduced=True)
 
 
-def _image(request: Request, digits: str, *, reduced: bool) -> Response:
-    found = store_of(request).image_file(person_of(request).project.id, f"image:{digits}", reduced=reduced)
+def send_image(request: Request, project: int, digits: str, *, reduced: bool) -> Response:
+    """An image of a project, if it has it and the browser's copy is another one."""
+    found = store_of(request).image_file(project, f"image:{digits}", reduced=reduced)
     if found is None:
         raise HTTPException(404, "This project has no such image.")
     media_type, content = found

@@ -4,15 +4,16 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from popmargin.data.conversation import Text
 from popmargin.data.tools import said
 from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Project, ShownImage
-from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId
+from popmargin.label.web.criteria_answers import choices_on, said_on
+from popmargin.label.web.forms import Choices, Confidence, Note, RequestKey, Revision, RowId
 from popmargin.label.web.image_routes import RESPONSES, Digits, address, whole_image
-from popmargin.label.web.screen import Side, choice_of, known_choice, said_grade, screen_of, verdict_of
+from popmargin.label.web.screen import Side, choice_of, known_choice, said_grade, screen_of
 from popmargin.label.web.view import person_of, store_of, times_of, unread_guidelines
 from popmargin.label.web.wording import Choice
 
@@ -67,16 +68,25 @@ class ResponseOut(BaseModel):
 
 
 class SideOut(BaseModel):
-    """One side of the screen."""
+    """One side of the screen; `columns` are those of the data that the project shows, by name."""
 
     prompt: str | list[dict[str, str]]
     responses: list[ResponseOut]
+    columns: dict[str, str]
+
+
+class CriterionOut(BaseModel):
+    """One of several questions about a task."""
+
+    name: str
+    question: str
 
 
 class Task(BaseModel):
     """A task as it stands on the screen; one that asks for a rating from 1 to `scale` has no right side.
 
-    `revision` counts the answers so far.
+    `revision` counts the answers so far. With `criteria`, an answer has `choices` by their names, and `choice` is that
+    on the first of them.
     """
 
     assignment: int
@@ -87,6 +97,8 @@ class Task(BaseModel):
     scale: int | None
     choice: Choice | None
     revision: int
+    criteria: list[CriterionOut]
+    choices: dict[str, Choice]
 
 
 class ProgressOut(BaseModel):
@@ -130,13 +142,15 @@ class Acknowledged(BaseModel):
 class Answer(BaseModel):
     """An answer as shown on the screen.
 
-    With the task's `revision`, an answer that was given elsewhere since then is not replaced but reported (409).
+    In a project with criteria, `choices` has one on each of them, in place of `choice`. With the task's `revision`, an
+    answer that was given elsewhere since then is not replaced but reported (409).
     """
 
     model_config = ConfigDict(extra="forbid")
 
     assignment: RowId
-    choice: Choice
+    choice: Choice | None = None
+    choices: Choices = Field(default_factory=dict)
     request: RequestKey
     note: Note = ""
     confidence: Confidence = None
@@ -174,7 +188,7 @@ def save_label(request: Request, answer: Answer) -> Saved:
         found = store.assignment(person.annotator.id, answer.assignment)
     except DataError as error:
         raise HTTPException(404, str(error)) from error
-    verdict, wrong = verdict_of(answer.choice, found)
+    verdict, wrong, criteria = said_on(person.project, found, answer.choice, answer.choices)
     label = store.record(
         person.annotator.id,
         found.id,
@@ -184,7 +198,8 @@ def save_label(request: Request, answer: Answer) -> Saved:
         confidence=answer.confidence,
         note=answer.note,
         seen=answer.revision,
-        grade=said_grade(answer.choice),
+        grade=None if answer.choice is None else said_grade(answer.choice),
+        criteria=criteria,
         **times_of(found),
     )
     known = known_choice(store.assignment(person.annotator.id, found.id)) if found.training else None
@@ -231,6 +246,8 @@ def task_of(request: Request, assignment: Assignment, project: Project) -> Task:
         scale=project.scale if assignment.kind == "rating" else None,
         choice=choice_of(assignment),
         revision=assignment.revision,
+        criteria=[CriterionOut(name=one.name, question=one.question) for one in project.criteria],
+        choices=choices_on(project, assignment),
     )
 
 
@@ -238,7 +255,7 @@ def _side(side: Side, root: str) -> SideOut:
     responses = [
         ResponseOut(text=text_of(r.text), preferred=r.preferred, image=_image(r.image, root)) for r in side.responses
     ]
-    return SideOut(prompt=text_of(side.prompt), responses=responses)
+    return SideOut(prompt=text_of(side.prompt), responses=responses, columns=dict(side.columns))
 
 
 def _image(image: ShownImage | None, root: str) -> ImageOut | None:

@@ -4,13 +4,15 @@ Every form works without scripts: it posts and is redirected with 303. With scri
 load, and extracts the task from the returned page.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Form, HTTPException, Path, Request, Response
+from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request, Response
 
 from popmargin.errors import DataError
 from popmargin.label.store.answers import StaleAnswerError
-from popmargin.label.store.records import Assignment, State
+from popmargin.label.store.records import Assignment, Project, State
+from popmargin.label.web.criteria_answers import FIELD, choices_on, criteria_form, said_on
 from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId, Seconds, new_request
 from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
 from popmargin.label.web.screen import (
@@ -21,7 +23,6 @@ from popmargin.label.web.screen import (
     said_grade,
     screen_of,
     sure_of,
-    verdict_of,
 )
 from popmargin.label.web.security import JOIN, MOST_PROJECTS, Person, cookie_name, tokens_of
 from popmargin.label.web.view import go, page, person_of, site_of, store_of, times_of, unread_guidelines
@@ -141,8 +142,9 @@ def edit(request: Request, assignment: RowId) -> Response:
 def answer(
     request: Request,
     assignment: Annotated[RowId, Form()],
-    choice: Annotated[Choice, Form()],
     key: Annotated[RequestKey, Form()],
+    choices: Annotated[dict[str, str], Depends(criteria_form)],
+    choice: Annotated[Choice | None, Form()] = None,
     note: Annotated[Note, Form()] = "",
     confidence: Annotated[Confidence, Form()] = None,
     back: Annotated[Literal["task", "history"], Form()] = "task",
@@ -155,7 +157,7 @@ def answer(
     """
     person = person_of(request)
     found = _own(request, person, assignment)
-    verdict, wrong = verdict_of(choice, found)
+    verdict, wrong, criteria = said_on(person.project, found, choice, choices)
     try:
         store_of(request).record(
             person.annotator.id,
@@ -166,11 +168,13 @@ def answer(
             confidence=confidence,
             note=note.strip(),
             seen=revision,
-            grade=said_grade(choice),
+            grade=None if choice is None else said_grade(choice),
+            criteria=criteria,
             **times_of(found, idle),
         )
     except StaleAnswerError:
-        given = {"choice": choice, "note": note, "back": back, "idle": idle}
+        given = {"note": note, "back": back, "idle": idle}
+        given |= {FIELD + name: value for name, value in choices.items()} or {"choice": choice}
         given |= {} if confidence is None else {"confidence": confidence}
         return _stale_page(request, person, _own(request, person, assignment), given)
     if found.training and back == "task":
@@ -290,12 +294,17 @@ def _task_page(request: Request, person: Person, assignment: Assignment, *, edit
         "task.html.j2",
         assignment=assignment,
         screen=screen_of(assignment),
-        question=question_of(assignment.kind, images=images, wording=person.project.wording),
+        question=question_of(
+            assignment.kind, images=images, wording=person.project.wording, criteria=len(person.project.criteria)
+        ),
         rule=signed_rule(images=images, wording=person.project.wording) if assignment.kind == "pop" else "",
         words=words_of(assignment.kind, images=images, wording=person.project.wording),
-        buttons=buttons_of(assignment.kind, person.project.scale, grades=person.project.grades),
+        buttons=buttons_of(
+            assignment.kind, person.project.scale, grades=person.project.grades, both_bad=person.project.both_bad
+        ),
         grades=GRADES,
-        present=choice_of(assignment),
+        present=None if person.project.criteria else choice_of(assignment),
+        chosen=choices_on(person.project, assignment),
         note="" if assignment.label is None else assignment.label.note,
         levels=SURE,
         sure=sure_of(assignment),
@@ -338,10 +347,17 @@ def _stale_page(request: Request, person: Person, assignment: Assignment, given:
         "stale.html.j2",
         409,
         assignment=assignment,
-        chosen=words[given["choice"]],
+        chosen=_in_words(words, person.project, given),
         again=again,
         project=person.project,
     )
+
+
+def _in_words(words: Mapping[Choice, str], project: Project, given: Mapping[str, Any]) -> str:
+    """What a form says, in the words of the page."""
+    if not project.criteria:
+        return words[given["choice"]]
+    return "; ".join(words[given[FIELD + one.name]] for one in project.criteria)
 
 
 def _own(request: Request, person: Person, assignment: int) -> Assignment:

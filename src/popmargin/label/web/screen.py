@@ -36,11 +36,12 @@ class Response:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One side of a task: a pair of responses to a prompt, or a single response."""
+    """One side of a task: a pair of responses to a prompt, or a single response; columns are shown with the prompt."""
 
     place: Literal["left", "right"]
     prompt: Text
     responses: tuple[Response, ...]
+    columns: tuple[tuple[str, str], ...] = ()
 
     @property
     def prompt_html(self) -> Markup:
@@ -98,23 +99,24 @@ def screen_of(assignment: Assignment) -> Screen:
     if assignment.response is not None:
         text = first.chosen if assignment.response == "chosen" else first.rejected
         only = _image(text, None, images) if images is not None else _text(text, None, render(text))
-        return Screen(kind="rating", left=Side(place="left", prompt=first.prompt, responses=(only,)), right=None)
+        side = Side(place="left", prompt=first.prompt, responses=(only,), columns=first.columns)
+        return Screen(kind="rating", left=side, right=None)
     if second is None:
         left, right = _responses(first, images, swap=swapped(assignment.kind, shown), marked=False)
         return Screen(
             kind="preference",
-            left=Side(place="left", prompt=first.prompt, responses=(left,)),
-            right=Side(place="right", prompt=first.prompt, responses=(right,)),
+            left=Side(place="left", prompt=first.prompt, responses=(left,), columns=first.columns),
+            right=Side(place="right", prompt=first.prompt, responses=(right,), columns=first.columns),
         )
     pairs = [(first, shown.swap_first), (second, shown.swap_second)]
     if swapped(assignment.kind, shown):
         pairs.reverse()
     responses = [_responses(preference, images, swap=swap, marked=True) for preference, swap in pairs]
-    return Screen(
-        kind="pop",
-        left=Side(place="left", prompt=pairs[0][0].prompt, responses=responses[0]),
-        right=Side(place="right", prompt=pairs[1][0].prompt, responses=responses[1]),
+    left, right = (
+        Side(place=place, prompt=pair.prompt, responses=both, columns=pair.columns)
+        for place, (pair, _), both in zip(("left", "right"), pairs, responses, strict=True)
     )
+    return Screen(kind="pop", left=left, right=right)
 
 
 def in_order(assignment: Assignment) -> tuple[PreferenceText, ...]:
@@ -163,6 +165,10 @@ def verdict_of(choice: Choice, assignment: Assignment) -> tuple[Verdict, Wrong |
         return choice, None
     if assignment.kind == "rating":
         raise DataError(f"'{choice}' is not a rating; a task with one response takes a number or unsure.")
+    if choice == "both_bad":
+        if assignment.kind != "preference":
+            raise DataError("'both_bad' is an answer about two responses; a task with two pairs does not take it.")
+        return choice, None
     if choice in GRADED:
         if assignment.kind != "preference":
             raise DataError(f"'{choice}' says how much better a response is; a task with two pairs has no grades.")
@@ -202,9 +208,14 @@ def choice_for(assignment: Assignment, verdict: Verdict, wrong: Wrong | None) ->
     """Somebody's answer in terms of an assignment's screen."""
     if assignment.kind == "rating":
         return cast(Choice, verdict)
+    if verdict == "both_bad":
+        return verdict
     choices: tuple[Place, ...] = get_args(Place)
-    allowed = choices if assignment.kind == "pop" else choices[:4]
-    return next((choice for choice in allowed if verdict_of(choice, assignment) == (verdict, wrong)), None)
+    allowed: tuple[Place, ...] = choices if assignment.kind == "pop" else choices[:5]
+    for choice in allowed:
+        if choice != "both_bad" and verdict_of(choice, assignment) == (verdict, wrong):
+            return choice
+    return None
 
 
 def said_grade(choice: Choice) -> int | None:

@@ -21,11 +21,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from popmargin.label.store.database import AwayError
 from popmargin.label.store.label_store import LabelStore
-from popmargin.label.store.records import Annotator, Project
+from popmargin.label.store.records import Annotator, ApiToken, Project
 
 PUBLIC = ("/login/", "/static/", "/signed-out")
 _IMAGES = ("/images/", "/api/images/")
+LEAD = "/api/lead"
 MAX_BODY = 1 << 20
+MAX_ROWS = 64 << 20
+"""The largest body of a lead, who sends rows of data."""
 JOIN = "."
 """Between the tokens of one person's projects, in a link and in the cookie."""
 MOST_PROJECTS = 64
@@ -35,6 +38,8 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+_NO_SESSION = "You are not signed in. Open the link that you were given again."
+_NO_TOKEN = "This token is not known. Make one with: popmargin label token add NAME"
 # Not `no-referrer`: under it browsers send `Origin: null` with forms, and the origin could not be checked.
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
@@ -75,6 +80,13 @@ class Lead(Session):
 
 
 @dataclass(frozen=True)
+class Program(Session):
+    """The session of a program that uses the lead's API."""
+
+    owner: ApiToken
+
+
+@dataclass(frozen=True)
 class Sessions:
     """Finds sessions by their tokens; tokens are compared by digest in constant time."""
 
@@ -92,6 +104,11 @@ class Sessions:
         """The sessions of annotators' tokens that still work, one for each project: the newest."""
         found = [person for token in tokens if (person := self.annotator(token)) is not None]
         return list({person.project.id: person for person in found}.values())
+
+    def program(self, token: str) -> Program | None:
+        """The session of a token of the lead's API."""
+        found = self.store.api_tokens.of(token) if token else None
+        return None if found is None else Program(token, found)
 
     def lead(self, tokens: Sequence[str]) -> Lead | None:
         """The session of annotators' tokens whose people lead their projects."""
@@ -141,14 +158,14 @@ class Guard:
             await send(message)
 
         headers, session = Headers(scope=scope), None
-        refusal = _too_large(headers)
+        refusal = _too_large(headers, MAX_ROWS if _of_lead(path) else MAX_BODY)
         if refusal is None and not path.startswith(PUBLIC):
             try:
                 session = await run_in_threadpool(self._session, path, number, headers)
             except AwayError as error:
                 refusal = 503, str(error)
             if session is None and refusal is None:
-                refusal = 401, "You are not signed in. Open the link that you were given again."
+                refusal = 401, _NO_TOKEN if _of_lead(path) else _NO_SESSION
         scope.setdefault("state", {}).update(session=session, site=self.prefix, project=number)
         app = self.app if refusal is None else self.refuse(Request(scope), *refusal)
         await app(scope, receive, guarded_send)
@@ -156,7 +173,8 @@ class Guard:
     def _session(self, path: str, number: int | None, headers: Headers) -> Session | None:
         if path == "/api" or path.startswith("/api/"):
             scheme, _, token = headers.get("authorization", "").partition(" ")
-            return self.sessions.annotator(token.strip()) if scheme.lower() == "bearer" else None
+            find = self.sessions.program if _of_lead(path) else self.sessions.annotator
+            return find(token.strip()) if scheme.lower() == "bearer" else None
         cookies = cookie_parser(headers.get("cookie", ""))
         if path == "/admin" or path.startswith("/admin/"):
             admin = self.sessions.admin(cookies.get(cookie_name("admin", headers), ""))
@@ -170,6 +188,10 @@ class Guard:
             if person is not None and person.project.id == number:
                 return person
         return None
+
+
+def _of_lead(path: str) -> bool:
+    return path == LEAD or path.startswith(f"{LEAD}/")
 
 
 def _project_of(path: str) -> tuple[int | None, str]:
@@ -211,12 +233,12 @@ def route_path(scope: Scope) -> str:
     return path[len(prefix) :] if inside else path
 
 
-def _too_large(headers: Headers) -> tuple[int, str] | None:
+def _too_large(headers: Headers, most: int) -> tuple[int, str] | None:
     if "transfer-encoding" in headers:
         return 411, "Send a Content-Length header."
     length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > MAX_BODY:
-        return 413, f"The body is larger than {MAX_BODY} bytes."
+    if not length.isdigit() or int(length) > most:
+        return 413, f"The body is larger than {most} bytes."
     return None
 
 

@@ -14,7 +14,7 @@ from popmargin.label.quality.next_words import next_sentences, next_table, point
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Assignment
 from popmargin.label.web.marked_text import document, plain, written
-from popmargin.label.web.screen import SURE, choice_of, in_order, screen_of, sure_of
+from popmargin.label.web.screen import SURE, choice_for, choice_of, in_order, screen_of, sure_of
 from popmargin.label.web.security import Person, Session, cookie_name, tokens_of
 from popmargin.label.web.wording import words_of
 from popmargin.report.metrics import has_bounds, number
@@ -117,7 +117,14 @@ def times_of(assignment: Assignment, away: float = 0.0) -> dict[str, float | Non
 def answer(assignment: Assignment, wording: str) -> str:
     """The answer in the words of the page."""
     choice, images = choice_of(assignment), assignment.images is not None
-    return "no answer" if choice is None else words_of(assignment.kind, images=images, wording=wording)[choice]
+    if choice is None or assignment.label is None:
+        return "no answer"
+    words = words_of(assignment.kind, images=images, wording=wording)
+    said = [words[choice]]
+    for name, verdict in assignment.label.criteria.items():
+        other = choice_for(assignment, verdict, None)
+        said += [] if other is None else [f"{name}: {words[other]}"]
+    return "; ".join(said)
 
 
 def sure(assignment: Assignment) -> str:

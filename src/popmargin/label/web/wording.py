@@ -6,7 +6,7 @@ from typing import Literal
 
 from popmargin.data.questions import RATINGS, Kind, Rating
 
-Place = Literal["left", "right", "tie", "unsure", "wrong-left", "wrong-right", "wrong-both"]
+Place = Literal["left", "right", "tie", "both_bad", "unsure", "wrong-left", "wrong-right", "wrong-both"]
 Graded = Literal["left-3", "left-2", "left-1", "right-1", "right-2", "right-3"]
 """Which response is better, and by how much."""
 Choice = Place | Graded | Rating
@@ -26,7 +26,13 @@ _WORDS: dict[Kind, dict[Choice, str]] = {
         "wrong-right": "Pair 2 is wrong",
         "wrong-both": "Both are wrong",
     },
-    "preference": {"left": "Response 1", "right": "Response 2", "tie": "About equal", "unsure": "Can't tell"},
+    "preference": {
+        "left": "Response 1",
+        "right": "Response 2",
+        "tie": "About equal",
+        "both_bad": "Both bad",
+        "unsure": "Can't tell",
+    },
     "rating": {"left": "Response", "unsure": "Can't tell", **{number: number for number in RATINGS}},
 }
 
@@ -56,7 +62,7 @@ def grade_of(choice: Graded) -> int:
     return int(choice[-1])
 
 
-def question_of(kind: Kind, *, images: bool, wording: str = BETTER) -> str:
+def question_of(kind: Kind, *, images: bool, wording: str = BETTER, criteria: int = 0) -> str:
     """The question of a page.
 
     Example:
@@ -65,7 +71,10 @@ def question_of(kind: Kind, *, images: bool, wording: str = BETTER) -> str:
         >>> question_of("pop", images=False, wording="more convincing")
         'In which pair is the preferred response more convincing by the larger margin?'
     """
-    if kind == "pop":
+    if criteria:
+        about = "the two responses" if kind == "preference" else "the response"
+        said = f"{criteria} questions about {about}"
+    elif kind == "pop":
         more = f"{wording} by more" if wording == BETTER else f"{wording} by the larger margin"
         said = f"In which pair is the preferred response {more}?"
     else:
@@ -103,22 +112,19 @@ class Button:
     hint: str
 
 
-def buttons_of(kind: Kind, scale: int | None, *, grades: bool = False) -> list[Button]:
+def buttons_of(kind: Kind, scale: int | None, *, grades: bool = False, both_bad: bool = False) -> list[Button]:
     """The answers of a task in page order, which is the order of their keys, except those about wrong preferences."""
     if kind == "rating":
         # A key has one digit, and 0 comes after 9.
         numbers = [Button(choice=number, keys=number[-1], hint=number[-1]) for number in RATINGS[:scale]]
         return [*numbers, Button(choice="unsure", keys="x", hint="x")]
-    if kind == "preference" and grades:
-        choices: list[Choice] = [*GRADED[:3], "tie", *GRADED[3:], "unsure"]
-        more = {"tie": " =", "unsure": " 0"}
-        return [
-            Button(choice=one, keys=f"{number}{more.get(one, '')}", hint=str(number))
-            for number, one in enumerate(choices, 1)
-        ]
+    bad: list[Choice] = ["both_bad"] if both_bad and kind == "preference" else []
+    graded = kind == "preference" and grades
+    choices: list[Choice] = [*GRADED[:3], "tie", *GRADED[3:]] if graded else ["left", "right", "tie"]
+    asked: list[Choice] = [*choices, *bad, "unsure"]
+    more = {"tie": " =", "unsure": " 0", "both_bad": " b"} | (
+        {} if graded else {"left": " ArrowLeft", "right": " ArrowRight"}
+    )
     return [
-        Button(choice="left", keys="1 ArrowLeft", hint="1"),
-        Button(choice="right", keys="2 ArrowRight", hint="2"),
-        Button(choice="tie", keys="3 =", hint="3"),
-        Button(choice="unsure", keys="4 0", hint="4"),
+        Button(choice=one, keys=f"{number}{more.get(one, '')}", hint=str(number)) for number, one in enumerate(asked, 1)
     ]

@@ -29,17 +29,31 @@
     if (event.target.type === "radio") {
       // Arrows walk through the levels of "how sure"; Enter would press the form's first answer.
       if (event.key.startsWith("Arrow")) return;
-      if (event.key === "Enter") return event.preventDefault();
+      if (event.key === "Enter" && !event.target.closest(".criteria")) return event.preventDefault();
     }
     // Enter and the space bar press what has the focus.
     if ((event.key === "Enter" || event.key === " ") && event.target.closest("button, a, summary, input")) return;
     // Sideways arrows scroll a wide table or code that has the focus.
     if (event.key.startsWith("Arrow") && event.target.scrollWidth > event.target.clientWidth && event.target.matches("pre, .scroll")) return;
+    if (pick(event.key.toLowerCase())) return event.preventDefault();
     const element = target(event.key.length === 1 ? event.key.toLowerCase() : event.key);
     if (!element) return;
     event.preventDefault();
     if (!busy) element.click();
   });
+
+  // Several questions: a key answers the one that has the focus, or the first open one, and goes on to the next.
+  const pick = (key) => {
+    const asked = [...document.querySelectorAll(".criteria fieldset")];
+    const open = (set) => !set.querySelector("input:checked");
+    const now = document.activeElement?.closest(".criteria fieldset") ?? asked.find(open);
+    const radio = now?.querySelector(`[data-pick~="${CSS.escape(key)}"]`);
+    if (!radio || pending) return false;
+    radio.click();
+    const next = asked.slice(asked.indexOf(now) + 1).find(open) ?? asked.find(open);
+    (next ? next.querySelector("input") : document.querySelector(".save button")).focus();
+    return true;
+  };
 
   document.addEventListener("click", (event) => {
     const id = event.target.closest("[data-toggle]")?.dataset.toggle;
@@ -75,18 +89,21 @@
       fields.note.value = draft.note;
       fields.note.closest("details").open ||= draft.note !== "";
       for (const level of levels(fields)) level.checked = level.value === draft.confidence;
+      for (const [name, value] of draft.criteria ?? []) if (fields[name]) fields[name].value = value;
     }
     sure = levels(fields).find((level) => level.checked);
   };
   const keep = () => {
     const { assignment, note, confidence } = byId("answer").elements;
-    const draft = { assignment: assignment.value, note: note.value, confidence: confidence?.value };
+    const criteria = [...document.querySelectorAll(".criteria input:checked")].map((radio) => [radio.name, radio.value]);
+    const draft = { assignment: assignment.value, note: note.value, confidence: confidence?.value, criteria };
     sessionStorage.setItem("draft", JSON.stringify(draft));
   };
   document.addEventListener("change", (event) => {
     if (event.target.id === "differences" && event.target.defaultChecked) localStorage.setItem("differences", event.target.checked ? "on" : "off");
   });
   document.addEventListener("change", (event) => {
+    if (event.target.closest(".criteria")) keep();
     if (event.target.id === "raw") localStorage.setItem("raw", event.target.checked ? "on" : "off");
   });
   document.addEventListener("input", (event) => {

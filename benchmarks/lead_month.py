@@ -1,0 +1,308 @@
+"""A lead's month over the JSON API, with every figure of its report computed a second time.
+
+Import, pilot, new guidelines, eight annotators of known quality of whom one clicks without reading, a judge,
+adjudication, appended rows, export, training. The script knows every answer, since its annotators gave it, and compares
+what the report says with `lead_month_figures.py`, which uses numpy alone. It prints the figures and exits with 1 if one
+differs.
+
+    python benchmarks/lead_month.py --rows 60 --more 20 --folder month
+"""
+
+import argparse
+import json
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from lead_month_figures import Answer, figures, soft_labels
+from popmargin.cli.main import main as popmargin
+from popmargin.label.store.label_store import LabelStore
+from popmargin.label.web.app import create_app
+from popmargin.label.web.serve import listen, server_of
+
+SKILLS = {"anna": 0.95, "ben": 0.92, "cleo": 0.9, "dora": 0.87, "emil": 0.84, "fred": 0.8, "gina": 0.75, "zack": 0.5}
+"""Share of right answers; zack always takes the left response."""
+TIES = 0.06
+JUDGE = '''
+def score(prompts, completions):
+    """Reads the quality of a response, with an error that depends on its text alone."""
+    return [int(text.split()[1]) + 40 * (sum(map(ord, text)) % 7 - 3) / 3 for text in completions]
+'''
+
+
+def rows_of(start: int, count: int, random: np.random.Generator) -> list[dict[str, str]]:
+    """Rows whose texts say how good they are; the better one is chosen or rejected by chance."""
+    rows: list[dict[str, str]] = []
+    for number in range(start, start + count):
+        good, bad = sorted((int(value) for value in random.choice(100, 2, replace=False)), reverse=True)
+        texts = [f"quality {good} of {number}", f"quality {bad} of {number}"]
+        chosen = int(random.integers(2))
+        rows.append(
+            {"id": f"r{number}", "prompt": f"Task {number}?", "chosen": texts[chosen], "rejected": texts[1 - chosen]}
+        )
+    return rows
+
+
+def better(row: dict[str, str]) -> str:
+    """The verdict that is true of a row."""
+    return "first" if int(row["chosen"].split()[1]) > int(row["rejected"].split()[1]) else "second"
+
+
+class Person:
+    """An annotator's program: the API, a skill, and the log of what was answered."""
+
+    def __init__(self, site: str, name: str, token: str, skill: float, month: "Month") -> None:
+        self.client = httpx.Client(base_url=site, headers={"Authorization": f"Bearer {token}"}, timeout=300)
+        self.name, self.skill, self.month = name, skill, month
+        self.version: int | None = None
+        self.seen: set[str] = set()
+        self.given = 0
+
+    def answer(self, *, adjudicated: bool = False) -> bool:
+        """Answer the next task; False if there is none."""
+        got = self.client.get("/api/next").raise_for_status().json()
+        if got["guidelines"] is not None:
+            self.version = got["guidelines"]["version"]
+            self.client.post("/api/guidelines", json={"version": self.version}).raise_for_status()
+        task = got["task"]
+        if task is None:
+            return False
+        row = self.month.by_prompt[task["left"]["prompt"]]
+        shown = [response["text"] for response in task["left"]["responses"]]
+        verdict = self._verdict(row, shown)
+        choice = "tie" if verdict == "tie" else "left" if row[SIDE[verdict]] == shown[0] else "right"
+        self.given += 1
+        body = {"assignment": task["assignment"], "choice": choice, "request": f"{self.name}-{self.given:06}"}
+        self.client.post("/api/labels", json=body).raise_for_status()
+        said = Answer(
+            self.name, row["id"], verdict, choice == "left", self.version, row["id"] in self.seen, adjudicated
+        )
+        self.month.log.append(said)
+        self.seen.add(row["id"])
+        return True
+
+    def _verdict(self, row: dict[str, str], shown: list[str]) -> str:
+        if self.name == "zack":
+            return "first" if row["chosen"] == shown[0] else "second"
+        random, true = self.month.random, better(row)
+        if self.skill < 1 and random.random() < TIES:
+            return "tie"
+        return true if random.random() < self.skill else "second" if true == "first" else "first"
+
+
+SIDE = {"first": "chosen", "second": "rejected"}
+
+
+class Month:
+    """The lead's program."""
+
+    def __init__(self, site: str, token: str, db: str, seed: int) -> None:
+        self.site, self.db = site, db
+        self.lead = httpx.Client(base_url=f"{site}/api/lead", headers={"Authorization": f"Bearer {token}"}, timeout=300)
+        self.random = np.random.default_rng(seed)
+        self.by_prompt: dict[str, dict[str, str]] = {}
+        self.log: list[Answer] = []
+        self.people: dict[str, Person] = {}
+        self.place = ""
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """A request of the lead; what is refused ends the script with the reason."""
+        answer = self.lead.request(method, self.place + path, json=body)
+        if answer.is_error:
+            raise SystemExit(f"{method} {self.place}{path}: {answer.text}")
+        return answer.json()
+
+    def know(self, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        """Rows that tasks will show."""
+        self.by_prompt |= {row["prompt"]: row for row in rows}
+        return rows
+
+    def hire(self, name: str, skill: float) -> int:
+        """Add a person; returns their number."""
+        made = self.ask("POST", "/annotators", {"name": name})
+        self.people[name] = Person(self.site, name, made["token"], skill, self)
+        return made["id"]
+
+    def label(self, most: int | None = None) -> None:
+        """People answer in random order until nothing is left, or so many answers are there."""
+        working = [name for name in self.people if name != "judith"]
+        while working and (most is None or len(self.log) < most):
+            name = working[int(self.random.integers(len(working)))]
+            if not self.people[name].answer():
+                working.remove(name)
+
+
+def live(month: Month, rows: int, more: int, folder: Path) -> None:
+    """All that happens in the month."""
+    new = {"name": "month", "kind": "preference", "overlap": 3, "repeat_share": 0.1, "grades": False, "seed": 1}
+    data = month.know(rows_of(0, rows, month.random))
+    month.place = f"/projects/{month.ask('POST', '/projects', new | {'rows': data})['project']}"
+    ids = {name: month.hire(name, SKILLS[name]) for name in ("anna", "zack")}
+    for who in ids.values():  # the pilot
+        month.ask("PATCH", f"/annotators/{who}", {"quota": 6})
+    month.label()
+    month.ask("PUT", "/guidelines", {"text": "The **number** in a response says how good it is."})
+    for who in ids.values():
+        month.ask("PATCH", f"/annotators/{who}", {"quota": -1})
+    ids |= {name: month.hire(name, skill) for name, skill in SKILLS.items() if name not in ids}
+    month.label(most=rows * 2)
+    habits = month.ask("GET", "/report")["habits"]
+    worst = max(habits, key=lambda name: abs(2 * habits[name]["left"] - habits[name]["decided"]))
+    assert worst == "zack", habits
+    month.ask("PATCH", f"/annotators/{ids[worst]}", {"discarded": True})
+    month.people.pop(worst).client.close()
+    month.label()
+    (folder / "judge_of_month.py").write_text(JUDGE, encoding="utf-8")
+    judge = f"{folder / 'judge_of_month.py'}:score"
+    assert popmargin(["label", "judge", "--db", month.db, "--judge", judge, "--name", "judge"]) == 0
+    scores = _scores([row[side] for row in data for side in SIDE.values()])
+    for row in data:
+        gap = scores[row["chosen"]] - scores[row["rejected"]]
+        verdict = "tie" if gap == 0 else "first" if gap > 0 else "second"
+        month.log.append(Answer("judge", row["id"], verdict, False, None, model=True))
+    judith = month.hire("judith", 1.0)
+    month.ask("PATCH", f"/annotators/{judith}", {"adjudicator": True})
+    while month.people["judith"].answer(adjudicated=True):
+        pass
+    month.ask("POST", "/rows", {"rows": data[:3] + month.know(rows_of(rows, more, month.random))})
+    month.label()
+
+
+def _scores(texts: list[str]) -> dict[str, float]:
+    made: dict[str, Any] = {}
+    exec(JUDGE, made)
+    return dict(zip(texts, made["score"](texts, texts), strict=True))
+
+
+def compared(month: Month, folder: Path, base: str | None) -> list[tuple[str, float, float]]:
+    """Figure, as the report or a file says, as computed here."""
+    report = month.ask("GET", "/report")
+    project = month.ask("GET", "")
+    counting = [one for one in month.log if one.who != "zack"]
+    table = [(name, _said(report, name), value) for name, value in figures(month.log).items()]
+    without = figures(counting)
+    table += [(f"without.{name}", _said(report["without"], name), value) for name, value in without.items()]
+    asked = [one for one in counting if not (one.model or one.repeat or one.adjudicated)]
+    table.append(("labels_done", project["labels_done"], len(asked)))
+    table.append(("items", project["items"], len(month.by_prompt)))
+    table += _times(month, report)
+    table += _exported(month, counting, folder, base)
+    return table
+
+
+def _said(report: Any, name: str) -> float:
+    """The figure of this path: a list is searched by name, kind or version, and an interval gives its estimate."""
+    found = report
+    for part in name.split("."):
+        if isinstance(found, list):
+            keys = ("name", "kind", "version")
+            found = next((one for one in found if part in [str(one.get(key)) for key in keys]), None)
+            continue
+        if found is not None and part not in found and "agreement" in found:  # of a version
+            found = found["agreement"][0]
+        found = None if found is None else found[part]
+    if isinstance(found, dict):
+        found = found["estimate"]
+    return math.nan if found is None else float(found)
+
+
+def _times(month: Month, report: Any) -> list[tuple[str, float, float]]:
+    """Median seconds, from the times in the exported labels."""
+    place = f"/api/lead{month.place}/export/history.jsonl"
+    labels = [json.loads(line) for line in month.lead.get(f"{month.site}{place}").text.splitlines()]
+    table = [("history", float(len(labels)), float(len(month.log)))]
+    timed = [one for one in labels if one["seconds"] is not None and one["repeat_of"] is None]
+    timed = [one for one in timed if one["annotator_kind"] == "person" and not one["adjudicated"]]
+    pace = report["pace"]["kinds"]["preference"]
+    seconds = np.array([one["seconds"] for one in timed])
+    table.append(("pace.labels", pace["labels"], len(seconds)))
+    table.append(("pace.median", pace["median"]["estimate"], float(np.median(seconds))))
+    for place, end in enumerate((25, 75)):
+        table.append((f"pace.quarters.{end}", pace["quarters"][place], float(np.percentile(seconds, end))))
+    for one in report["annotators"]:
+        own = [label["seconds"] for label in timed if label["annotator"] == one["name"]]
+        if own:
+            table.append((f"annotators.{one['name']}.seconds", one["seconds"], float(np.median(own))))
+    return table
+
+
+def _exported(month: Month, counting: list[Answer], folder: Path, base: str | None) -> list[tuple[str, float, float]]:
+    """Soft labels of the exported preferences, and the rows that training takes."""
+    expected = soft_labels(counting)
+    ties = sum(value == 0.5 for value in expected.values())
+    file = folder / "preferences.jsonl"
+    answer = month.lead.get(f"{month.site}/api/lead{month.place}/export/preferences.jsonl").raise_for_status()
+    file.write_bytes(answer.content)
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    first = {row["id"]: row["chosen"] for row in month.by_prompt.values()}
+    table = [("exported rows", float(len(rows)), float(len(expected) - ties))]
+    for row in rows:
+        turned = row["chosen"] != first[row["id"]]
+        said = row["soft_label"]
+        if said is None:  # a turned row says only that its new chosen response is better
+            table.append((f"direction.{row['id']}", float(turned), float(expected[row["id"]] < 0.5)))
+        else:
+            table.append((f"soft_label.{row['id']}", 1 - said if turned else said, expected[row["id"]]))
+    if base is not None:
+        run = folder / "run"
+        words = ["--model.path", base, "--data.train", str(file), "--objective.name", "cdpo", "--output", str(run)]
+        words += ["--train.epochs", "1", "--train.batch_size", "8"]
+        assert popmargin(["train", *words]) == 0
+        account = json.loads((run / "run.json").read_text(encoding="utf-8"))["account"][0]
+        table.append(("trained rows", float(account["rows_in"]), float(len(rows))))
+    return table
+
+
+@contextmanager
+def served(store: LabelStore) -> Iterator[str]:
+    """The annotator's server in a thread; gives its address."""
+    with listen("127.0.0.1", 0) as listening:
+        server = server_of(create_app(store))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+def run(folder: Path, rows: int, more: int, seed: int, base: str | None) -> int:
+    """The month, and the table; 1 if a figure differs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    db = str(folder / "labels.db")
+    if Path(db).exists():
+        raise SystemExit(f"{db} exists. Give an empty --folder.")
+    with LabelStore.open(db) as store, served(store) as site:
+        month = Month(site, store.api_tokens.add("lead", "lead")[1], db, seed)
+        try:
+            live(month, rows, more, folder)
+            table = compared(month, folder, base)
+        finally:
+            for client in (month.lead, *(person.client for person in month.people.values())):
+                client.close()
+    wrong = 0
+    print(f"{'figure':<48} {'report':>14} {'independent':>14}")
+    for name, said, value in table:
+        same = (math.isnan(said) and math.isnan(value)) or math.isclose(said, value, rel_tol=1e-7, abs_tol=1e-9)
+        wrong += not same
+        print(f"{name:<48} {said:>14.8g} {value:>14.8g}{'' if same else '  DIFFERS'}")
+    print(f"{len(table)} figures, {wrong} of them different; {len(month.log)} answers")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A lead's month over the API, checked figure by figure.")
+    parser.add_argument("--rows", type=int, default=60, help="rows at first")
+    parser.add_argument("--more", type=int, default=20, help="rows appended")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", help="train this base model on the export")
+    parser.add_argument("--folder", type=Path, default=Path("month"), help="where the store and the files go")
+    given = parser.parse_args()
+    raise SystemExit(run(given.folder, given.rows, given.more, given.seed, given.model))
