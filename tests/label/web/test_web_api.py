@@ -101,6 +101,7 @@ def test_openapi_describes_the_api_alone(site: Site) -> None:
     client = site.client(headers=headers(site.add("anna")[1]))
     paths = client.get("/api/openapi.json").json()["paths"]
     names = {"next", "labels", "undo", "progress", "guidelines", "images/{digits}"}
+    names |= {"queue", "resume", "disputed", "decide", "team", "team/weight", "team/assign"}
     assert set(paths) == {f"/api/{name}" for name in names}
 
 
@@ -111,7 +112,8 @@ def test_schemathesis_finds_nothing(make_site, monkeypatch: pytest.MonkeyPatch) 
     from hypothesis import strategies as st
 
     site = make_site(items=400)
-    _, token = site.add("anna")
+    anna, token = site.add("anna")
+    site.store.set_lead(anna.id, True)
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", site.app, headers=headers(token))
     calls = 0
     for result in schema.get_all_operations():
@@ -122,7 +124,7 @@ def test_schemathesis_finds_nothing(make_site, monkeypatch: pytest.MonkeyPatch) 
         ]
 
         @given(case=st.one_of(cases))
-        @settings(max_examples=250, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+        @settings(max_examples=120, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
         def check(case) -> None:
             nonlocal calls
             calls += 1

@@ -1,6 +1,6 @@
 """JSON API of an annotator's queues: own answers to look at again, skipped tasks, and disputed items to choose from."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict
@@ -12,6 +12,7 @@ from popmargin.label.web.view import person_of, store_of
 
 router = APIRouter(prefix="/api", dependencies=[bearer])
 _ROWS = 50
+_READ: dict[int | str, dict[str, Any]] = {401: ERRORS[401], 422: ERRORS[422]}
 
 
 class QueueOut(BaseModel):
@@ -27,6 +28,15 @@ class DisputedOut(BaseModel):
     item: int
     prompts: list[str | list[dict[str, str]]]
     votes: int
+
+
+class Wanted(BaseModel):
+    """Which queue: `mine`, answers that can be changed, or `skipped`; and which page of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    which: Literal["mine", "skipped"] = "mine"
+    before: RowId | None = None
 
 
 class Resumed(BaseModel):
@@ -45,16 +55,12 @@ class Chosen(BaseModel):
     item: RowId
 
 
-@router.get("/queue", responses=BARE)
-def queue(
-    request: Request,
-    which: Annotated[Literal["mine", "skipped"], Query()] = "mine",
-    before: Annotated[RowId | None, Query()] = None,
-) -> QueueOut:
+@router.get("/queue", responses=_READ)
+def queue(request: Request, wanted: Annotated[Wanted, Query()]) -> QueueOut:
     """The annotator's own answers, which `POST /api/labels` changes, or the tasks that they skipped."""
     person = person_of(request)
-    states: tuple[State, ...] = ("done",) if which == "mine" else ("skipped",)
-    rows = store_of(request).history(person.annotator.id, limit=_ROWS, before=before, states=states)
+    states: tuple[State, ...] = ("done",) if wanted.which == "mine" else ("skipped",)
+    rows = store_of(request).history(person.annotator.id, limit=_ROWS, before=wanted.before, states=states)
     return QueueOut(
         tasks=[task_of(request, row, person.project) for row in rows],
         older=rows[-1].id if len(rows) == _ROWS else None,

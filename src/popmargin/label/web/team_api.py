@@ -1,5 +1,7 @@
 """JSON API of a lead: the people of the project, how much their labels count, and the items that they are given."""
 
+from typing import Any
+
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, ConfigDict
 
@@ -11,7 +13,9 @@ from popmargin.label.web.json_api import BARE, ERRORS, Refusal, bearer
 from popmargin.label.web.security import Person
 from popmargin.label.web.view import person_of, store_of
 
-_LEADS = {403: {"model": Refusal, "description": "This person does not lead the project."}}
+_LEADS: dict[int | str, dict[str, Any]] = {
+    403: {"model": Refusal, "description": "This person does not lead the project."}
+}
 router = APIRouter(prefix="/api/team", dependencies=[bearer])
 
 
