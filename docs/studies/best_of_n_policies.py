@@ -33,9 +33,8 @@ from popmargin.study.budget.purchases import buy
 from popmargin.training.build import Run
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tables import cell, difference
-
 from rounds import measured
+from tables import cell, difference
 
 BASELINE, START = "base", "start"
 NAMES = (BASELINE, "more", "chain_control", "chain_pop", "chain_scale")
