@@ -33,8 +33,9 @@ from popmargin.study.budget.purchases import buy
 from popmargin.training.build import Run
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rounds import measured
 from tables import cell, difference
+
+from rounds import measured
 
 BASELINE, START = "base", "start"
 NAMES = (BASELINE, "more", "chain_control", "chain_pop", "chain_scale")

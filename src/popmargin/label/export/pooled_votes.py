@@ -16,6 +16,7 @@ from popmargin.statistics.dawid_skene import PooledVotes, dawid_skene
 
 Pooling = Literal["dawid-skene"]
 """How votes are pooled."""
+NO_WEIGHTS = "weights of annotators do not count here: pooling finds its own"
 Chances = dict[str, float]
 """Verdict -> its probability."""
 

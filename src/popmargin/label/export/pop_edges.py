@@ -11,7 +11,7 @@ from popmargin.errors import ConfigError, counted, first_few
 from popmargin.label.export.counting_labels import counting_labels
 from popmargin.label.export.judged_wrong import DECIDED, OnWrong, check_wrong, wrong_counts, wrong_preferences
 from popmargin.label.export.people_first import Models, people_first
-from popmargin.label.export.pooled_votes import Chances, Pooling, pool_votes
+from popmargin.label.export.pooled_votes import NO_WEIGHTS, Chances, Pooling, pool_votes
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Adjudication, Project
 from popmargin.pop.edges import PopEdges
@@ -32,8 +32,8 @@ class EdgeAccount:
         left_out: number of labels left out, by reason.
         wrong: preference id -> how many labels mark it wrong.
         by_most: the preferences that most annotators mark wrong (see `wrong_preferences`).
-        weights: of annotators whose labels do not count 1 each.
         notes: how votes were pooled.
+        weights: of annotators whose labels do not count 1 each.
     """
 
     labels: int
@@ -41,15 +41,15 @@ class EdgeAccount:
     left_out: Mapping[str, int]
     wrong: Mapping[str, int]
     by_most: Mapping[str, tuple[int, int]]
-    weights: Mapping[str, float] = field(default_factory=dict[str, float])
     notes: tuple[str, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __str__(self) -> str:
         out = sum(self.left_out.values())
         lines = [f"{counted(self.labels, 'label')} = {self.used} used + {out} left out"]
         lines += [f"  left out, {reason}: {count}" for reason, count in self.left_out.items() if count]
-        lines += [f"  each label of {name} counts {weight:g}" for name, weight in self.weights.items()]
         lines += [f"  {note}" for note in self.notes]
+        lines += [f"  each label of {name} counts {weight:g}" for name, weight in self.weights.items()]
         if self.wrong:
             worst = sorted(self.wrong.items(), key=lambda pair: (-pair[1], pair[0]))
             shown = first_few([f"{name} ({count})" for name, count in worst])
@@ -71,8 +71,8 @@ def pop_edges(
     without: Collection[str] = (),
     adjudication: Adjudication = "wins",
     models: Models = "fill",
-    weights: Mapping[str, float] | None = None,
     pool: Pooling | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> tuple[PopEdges, EdgeAccount]:
     """The current PoP labels as edges: one per item and annotator, with ties (tie=True).
 
@@ -90,10 +90,10 @@ def pop_edges(
         without: names of annotators whose labels are left out and counted, as are those of discarded ones.
         adjudication: of pairs that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
-        weights: how much each label of an annotator counts, by name, in place of the weight that the store has: the
-            confidence of their edges is multiplied by it, or their vote.
         pool: "dawid-skene" makes one edge per item from all votes together, each labeller counting by how often it is
             right (see `pool_votes`), with the probability as confidence; a tie where that is likeliest.
+        weights: how much each label of an annotator counts, by name, in place of the weight that the store has: the
+            confidence of their edges is multiplied by it, or their vote.
 
     Returns:
         The edges (source: the kind of annotator) and the account.
@@ -116,6 +116,7 @@ def pop_edges(
     counting = counting_labels(
         store, project, columns, without=without, adjudication=adjudication, models=counted_as, weights=weights
     )
+    pool_notes = [NO_WEIGHTS] if pool and counting.weights else []
     if pool:
         counting = replace(counting, weights={})
     labels = counting.labels
@@ -152,7 +153,7 @@ def pop_edges(
     if pool:
         pooled = pool_votes(labels.filter(pc.and_(mine, pc.invert(doubtful))).to_pylist(), models)
         parameters |= {"pool": pool, "models": models}
-        notes = tuple(pooled.notes())
+        notes = (*pooled.notes(), *pool_notes)
         return PopEdges(_pooled(used, pooled.chances, pool), parameters), replace(account, notes=notes)
     if aggregate is not None:
         return PopEdges(_majority(used, aggregate, counting.weights), parameters), account
