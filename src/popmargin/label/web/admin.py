@@ -154,7 +154,7 @@ def assign(
     found, store = _project(request, project), store_of(request)
     who, share = _annotator(request, found, annotator), float(share_percent) / 100 if share_percent else None
     other = _annotator(request, found, int(source)) if source else None
-    columns = dict(part.partition("=")[::2] for part in where.split() if part)
+    columns = {name: value for name, _, value in (part.partition("=") for part in where.split())}
     done = assign_items(
         store, found, who, ids=items.split(), where=columns, share=share, exclusive=exclusive,
         source=other, take_back=take_back,

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -143,7 +143,7 @@ def _ask_more(store: "LabelStore", project: "Project", settings: Mapping[str, An
 
 
 @contextmanager
-def _questions(settings: Mapping[str, Any], folder: str | Path) -> Iterator[tuple["LabelStore", "Project"]]:
+def _questions(settings: Mapping[str, Any], folder: str | Path) -> Generator[tuple["LabelStore", "Project"]]:
     """The store and the project in which an earlier stage has put its questions; `folder` holds the stages that ask.
 
     Raises:

@@ -1,5 +1,7 @@
 """Items that are given to a person, first or alone; leads of a project; labels that count less."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -10,7 +12,7 @@ down_revision = "0014"
 branch_labels = None
 depends_on = None
 
-_NEW: dict[str, dict[str, sa.types.TypeEngine[object]]] = {
+_NEW: dict[str, dict[str, Any]] = {
     "item": {"reserved": sa.Boolean()},
     "annotator": {"lead": sa.Boolean(), "weight": sa.Float()},
 }
