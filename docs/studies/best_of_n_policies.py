@@ -3,10 +3,10 @@
     python docs/studies/best_of_n_policies.py docs/studies/best-of-n-vader.yaml runs/best-of-n-policies
     python docs/studies/best_of_n_policies.py docs/studies/best-of-n-vader.yaml runs/best-of-n-policies --table-only
 
-A draw buys the preferences, labels and comparisons of the same draw of `popmargin study best-of-n`, so noise and edges are
-drawn anew with each. All arms take the same number of steps of the same size, and are measured on the prompts among whose
-samples the reward models choose. Finished runs are kept. Values have 95% intervals over prompts and draws; differences are
-from the first labels alone, draw by draw.
+A draw buys the preferences, labels and comparisons of the same draw of `popmargin study best-of-n`, so noise and edges
+are drawn anew with each. All arms take the same number of steps of the same size, and are measured on the prompts among
+whose samples the reward models choose. Finished runs are kept. Values have 95% intervals over prompts and draws;
+differences are from the first labels alone, draw by draw.
 """
 
 import argparse
@@ -33,8 +33,9 @@ from popmargin.study.budget.purchases import buy
 from popmargin.training.build import Run
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rounds import measured
 from tables import cell, difference
+
+from rounds import measured
 
 BASELINE, START = "base", "start"
 NAMES = (BASELINE, "more", "chain_control", "chain_pop", "chain_scale")

@@ -143,7 +143,7 @@ def pop_edges(
         "about a preference that most annotators mark wrong": count(pc.and_(said, doubtful)),
     }
     account = EdgeAccount(
-        counting.total, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most, counting.weights
+        counting.total, used.num_rows, left_out, wrong_counts(labels.filter(mine)), by_most, weights=counting.weights
     )
     parameters: dict[str, Any] = {
         "labelled": project.name,

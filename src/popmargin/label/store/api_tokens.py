@@ -41,17 +41,17 @@ class ApiTokens:
         values = {"name": name, "role": role, "token": digest_of(token), "created_at": self._clock()}
         try:
             row = self._database.write(
-                lambda c: c.execute(api_token.insert().values(**values).returning(*_COLUMNS)).one()
+                lambda c: c.execute(api_token.insert().values(**values).returning(*_COLUMNS)).mappings().one()
             )
         except IntegrityError as error:
             raise DataError(f"There is already a token '{name}'. Choose another name, or revoke that one.") from error
-        return ApiToken(**row._asdict()), token
+        return ApiToken(**row), token
 
     def all(self) -> list[ApiToken]:
         """All tokens, oldest first."""
         with self._database.read() as connection:
-            rows = connection.execute(select(*_COLUMNS).order_by(api_token.c.id)).all()
-        return [ApiToken(**row._asdict()) for row in rows]
+            rows = connection.execute(select(*_COLUMNS).order_by(api_token.c.id)).mappings().all()
+        return [ApiToken(**row) for row in rows]
 
     def revoke(self, name: str) -> None:
         """End a token at once.
@@ -66,5 +66,9 @@ class ApiTokens:
     def of(self, token: str) -> ApiToken | None:
         """Whose token this is; None if it is nobody's."""
         with self._database.read() as connection:
-            found = connection.execute(select(*_COLUMNS).where(api_token.c.token == digest_of(token))).one_or_none()
-        return None if found is None else ApiToken(**found._asdict())
+            found = (
+                connection.execute(select(*_COLUMNS).where(api_token.c.token == digest_of(token)))
+                .mappings()
+                .one_or_none()
+            )
+        return None if found is None else ApiToken(**found)

@@ -95,12 +95,12 @@ class Webhooks:
             mine = (webhook.c.id == number) & (webhook.c.due_at <= now)
             if not connection.execute(update(webhook).where(mine).values(due_at=now + LEASE)).rowcount:
                 return None
-            row = connection.execute(select(webhook).where(webhook.c.id == number)).one()
+            row = connection.execute(select(webhook).where(webhook.c.id == number)).mappings().one()
             waiting = connection.execute(
                 select(webhook_event).where(webhook_event.c.webhook == number).order_by(webhook_event.c.id).limit(most)
             ).all()
             events = [Event(id=one.id, event=one.event, body=one.body, created_at=one.created_at) for one in waiting]
-            return Webhook(**row._asdict(), waiting=len(events)), events
+            return Webhook(**row, waiting=len(events)), events
 
         return self._database.write(claim)
 
@@ -211,11 +211,11 @@ def note(connection: Connection, number: int, event: str, values: Mapping[str, A
 
 
 def _of(connection: Connection, number: int) -> Webhook | None:
-    row = connection.execute(select(webhook).where(webhook.c.project == number)).one_or_none()
+    row = connection.execute(select(webhook).where(webhook.c.project == number)).mappings().one_or_none()
     if row is None:
         return None
-    waiting = select(func.count()).select_from(webhook_event).where(webhook_event.c.webhook == row.id)
-    return Webhook(**row._asdict(), waiting=connection.execute(waiting).scalar_one())
+    waiting = select(func.count()).select_from(webhook_event).where(webhook_event.c.webhook == row["id"])
+    return Webhook(**row, waiting=connection.execute(waiting).scalar_one())
 
 
 def _remove(connection: Connection, number: int) -> None:
