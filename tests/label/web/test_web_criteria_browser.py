@@ -39,3 +39,16 @@ def test_keys_answer_the_open_questions_and_enter_saves(
     press(browser, "\ue007")  # one question is open: the browser asks for it
     assert task(browser) == "2" and site.store.labels(1).num_rows == 1
     assert complaints(browser) == []
+
+
+def test_on_a_phone_the_responses_keep_their_height(
+    browser: Any, make_site: Callable[..., Site], serve: Callable[..., Server]
+) -> None:
+    site = make_site("preference", items=1, criteria=CRITERIA)
+    look(browser, width=390, height=640)
+    sign_in(browser, serve(site), site.add("anna")[1])
+    height, above = browser.execute_script(
+        "const of = name => document.querySelector(name).getBoundingClientRect();"
+        "return [of('.side .response').height, of('.dock').top - of('.side .response').bottom]"
+    )
+    assert height > 40 and above >= 0  # all of it, and nothing lies over it
