@@ -2,10 +2,11 @@
 
     python docs/studies/budget_data.py ukpconvarg.jsonl.gz runs/budget/ukp.jsonl
     python docs/studies/budget_data.py hanna.jsonl.gz runs/budget/hanna.jsonl
+    python docs/studies/budget_data.py ultrafeedback.jsonl.gz runs/budget/ultrafeedback.jsonl
     python docs/studies/budget_data.py alpacaeval.jsonl.gz runs/budget/alpacaeval.jsonl --skip 110 --responses 4
 
 UKP arguments keep their votes; the topic has both of its positions, which stay together in every split. A story of
-HANNA is rated by the mean of its six criteria. Of AlpacaEval, prompts and models are drawn by a hash. A response's
+HANNA is rated by the mean of its six criteria, and an answer of UltraFeedback by GPT-4. Of AlpacaEval, prompts and models are drawn by a hash. A response's
 rating is the log-odds of its win probability, which the judge gives down to one in a million: most are below one in a
 thousand, where popmargin itself would cut them off, and they are still in order.
 """
@@ -43,6 +44,12 @@ def hanna(row: dict[str, Any], number: int) -> dict[str, Any]:
     return {"id": f"hanna-{number}", "prompt": row["prompt"], "responses": stories}
 
 
+def ultrafeedback(row: dict[str, Any], number: int) -> dict[str, Any]:
+    sides = ("chosen", "rejected")
+    answers = [{"text": row[side], "rating": row[f"score_{side}"]} for side in sides]
+    return {"id": f"ultrafeedback-{number}", "prompt": row["prompt"], "responses": answers}
+
+
 def log_odds(probability: float) -> float:
     kept = min(max(probability, _LEAST), 1 - _LEAST)
     return math.log(kept / (1 - kept))
@@ -71,6 +78,8 @@ def main() -> None:
         rows = [json.loads(line) for line in lines]
     if "votes_a" in rows[0]:
         made = [ukp(row, number) for number, row in enumerate(rows) if row["response_a"] != row["response_b"]]
+    elif "score_chosen" in rows[0]:
+        made = [ultrafeedback(row, number) for number, row in enumerate(rows)]
     elif CRITERIA[0] in rows[0]["responses"][0]:
         made = [hanna(row, number) for number, row in enumerate(rows)]
     else:

@@ -102,7 +102,8 @@ def test_openapi_describes_the_api_alone(site: Site) -> None:
     paths = client.get("/api/openapi.json").json()["paths"]
     names = {"next", "labels", "undo", "progress", "guidelines", "images/{digits}"}
     names |= {"queue", "resume", "disputed", "decide", "team", "team/weight", "team/assign"}
-    assert set(paths) == {f"/api/{name}" for name in names}
+    of_programs = {path for path in paths if path.startswith("/api/lead/")}  # test_web_lead_api compares these
+    assert of_programs and set(paths) - of_programs == {f"/api/{name}" for name in names}
 
 
 @pytest.mark.slow
