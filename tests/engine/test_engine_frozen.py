@@ -18,7 +18,8 @@ from popmargin.engine.sequences import make_sequences
 from popmargin.models.policies import make_policy
 
 ADAPTER = ModelConfig(path="-", lora_rank=4, lora_last_layers=1)
-PACKABLE = [name for name in FAMILIES if name != "gpt2"]
+PACKABLE = [name if name in ("llama", "gemma2") else pytest.param(name, marks=pytest.mark.slow)
+            for name in FAMILIES if name != "gpt2"]  # fmt: skip
 
 
 def adapted(start: Any) -> Any:

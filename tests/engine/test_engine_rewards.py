@@ -90,7 +90,10 @@ def assert_equal_to_separate(model: Any, data: Responses) -> None:
             assert float((mine - plain).norm()) <= (1e-5 if exact else 1e-4) * max(10.0, float(plain.norm()))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [name if name in ("llama", "bloom") else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+)
 @pytest.mark.parametrize("case", EDGE_CASES)
 def test_edge_cases_in_every_family(models: Any, family: str, case: str) -> None:
     assert reward_plan(models(family)).layout == ("padded" if family == "bloom" else "packed")

@@ -227,7 +227,7 @@ def test_disconnected_graphs_edges_without_a_weaker_side_and_unknown_preferences
     np.testing.assert_allclose(scale.standard_error[4:], 0.1**-0.5)
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8), st.booleans()), min_size=1, max_size=40))
 def test_every_graph_has_a_finite_scale(drawn: list[tuple[int, int, bool]]) -> None:
     """Sums within components are 0, turned labels turn the scale, and the order of the edges does not matter."""
