@@ -1,5 +1,6 @@
 """Other frameworks' names for the settings of a run, and the likely meaning of an unknown key."""
 
+import difflib
 from collections.abc import Iterable, Mapping
 
 from popmargin.errors import did_you_mean
@@ -92,6 +93,16 @@ ELSEWHERE: Mapping[str, str] = {
     "max_tokens": "evaluation.max_new_tokens",
 }
 """A name from another framework, and the setting that does the same here."""
+
+
+def nearly_embedded(name: str) -> str:
+    """The embedded name that somebody has misspelt, or nothing, so that no hub is asked for it for a minute.
+
+    Example:
+        >>> nearly_embedded("demoo"), nearly_embedded("gpt2")
+        ('demo', '')
+    """
+    return "".join(difflib.get_close_matches(name, EMBEDDED, n=1, cutoff=0.8))
 
 
 def suggestion(key: str, known: Iterable[str], where: str, settings: Iterable[str]) -> str:

@@ -73,6 +73,8 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("run", "run does not contain a model: it has no config.json or model_index.json. Did you mean run/model?"),
         ("empty", "it has no config.json or model_index.json. Give the folder that save_pretrained wrote."),
         ("''", "The model is empty"),
+        ("demoo", "There is no model 'demoo'. Did you mean 'demo'?"),
+        ("demo-digit", "There is no model 'demo-digit'. Did you mean 'demo-digits'?"),
     ],
 )
 def test_what_looks_like_a_path_is_not_asked_of_the_hub(

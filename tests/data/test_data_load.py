@@ -96,6 +96,11 @@ def test_dataset_in_memory_with_index_mapping():
     assert [row["prompt"] for row in load_preferences(data).dataset] == ["Sky?", "2+2?"]
 
 
+def test_a_misspelt_name_of_embedded_data_is_not_asked_of_the_hub() -> None:
+    with pytest.raises(DataError, match="did you mean the embedded data 'demo'"):
+        load_preferences("demmo")
+
+
 def test_hub_id_without_network_is_a_clear_error():
     code = (
         "from popmargin.data import load_preferences\n"

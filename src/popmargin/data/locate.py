@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import lazy_loader
 import pyarrow as pa
 
+from popmargin.config_names import nearly_embedded
 from popmargin.data.materialise import materialised
 from popmargin.data.sources import (
     FILE_READERS,
@@ -244,6 +245,8 @@ def _saved_dataset(path: Path) -> Any:
 
 
 def _hub_dataset(name: str, split: str | None) -> Any:
+    if near := nearly_embedded(name):
+        raise DataError(f"'{name}' is not a file or folder here. Remedy: did you mean the embedded data '{near}'?")
     try:
         loaded = datasets.load_dataset(name, split=split)
     except Exception as error:  # the hub client raises many unrelated error classes; all mean the same here

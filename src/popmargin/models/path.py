@@ -4,7 +4,7 @@ import importlib
 import re
 from pathlib import Path
 
-from popmargin.config_names import EMBEDDED
+from popmargin.config_names import EMBEDDED, nearly_embedded
 from popmargin.errors import RunError
 from popmargin.files import no_such_file
 from popmargin.listed_files import refuse_changed
@@ -59,8 +59,8 @@ def resolve_path(path: str) -> str:
             its address on the hub, which cannot mean a folder.
 
     Raises:
-        RunError: it looks like a path, or its first part is a folder here, but there is no model folder; the hub is
-            not queried. Or the folder lists its files, and one is not as it was written.
+        RunError: it looks like a path or a misspelt embedded model, or its first part is a folder here, but there is no
+            model folder; the hub is not queried. Or the folder lists its files, and one is not as it was written.
     """
     if path == "demo":
         return str(demo_model_path())
@@ -81,6 +81,8 @@ def resolve_path(path: str) -> str:
     if looks_like_path(path) or ("/" in path and Path(Path(path).parts[0]).is_dir()):
         hub = f" (For a model on the hub: {HUB}{path})" if path.count("/") == 1 and path[0].isalnum() else ""
         raise RunError(f"{no_such_file(path, what='folder or model')} Give a model folder, a hub id, {_NAMES}.{hub}")
+    if near := nearly_embedded(path):
+        raise RunError(f"There is no model '{path}'. Did you mean '{near}'? (For a model on the hub: {HUB}{path})")
     return path
 
 
