@@ -251,7 +251,7 @@ def popmargin(popmargin_environment: dict[str, str]) -> Callable[..., subprocess
             env=popmargin_environment | {"PYTHONPATH": os.pathsep.join(paths)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
 
     return run
