@@ -23,7 +23,7 @@ from popmargin.label.web.security import LEAD, Program
 from popmargin.label.web.view import session_of, store_of
 
 _bearer = HTTPBearer(auto_error=False, description="A token from `popmargin label token add NAME`.")
-_ERRORS: dict[int | str, dict[str, Any]] = {
+LEAD_ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": Refusal, "description": "Missing or unknown token."},
     403: {"model": Refusal, "description": "The token may only read."},
     404: {"model": Refusal, "description": "There is no such project or annotator."},
@@ -47,7 +47,7 @@ def owner_of(request: Request) -> str:
     return f"token {session.owner.name}"
 
 
-router = APIRouter(prefix=LEAD, dependencies=[Depends(_bearer), Depends(owner_of)], responses=_ERRORS)
+router = APIRouter(prefix=LEAD, dependencies=[Depends(_bearer), Depends(owner_of)], responses=LEAD_ERRORS)
 
 
 class _Body(BaseModel):

@@ -13,12 +13,12 @@ from popmargin.label.export.rated_responses import rated_responses
 from popmargin.label.store.records import Adjudication
 from popmargin.label.web.admin import download
 from popmargin.label.web.forms import RowId
-from popmargin.label.web.lead_api import owner_of, project_of
+from popmargin.label.web.lead_api import LEAD_ERRORS, owner_of, project_of
 from popmargin.label.web.security import LEAD
 from popmargin.label.web.view import store_of
 
 _bearer = HTTPBearer(auto_error=False, description="A token from `popmargin label token add NAME`.")
-router = APIRouter(prefix=LEAD, dependencies=[Depends(_bearer), Depends(owner_of)])
+router = APIRouter(prefix=LEAD, dependencies=[Depends(_bearer), Depends(owner_of)], responses=LEAD_ERRORS)
 _TYPES = {"parquet": "application/vnd.apache.parquet", "jsonl": "application/x-ndjson", "csv": "text/csv"}
 _FILE: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in _TYPES.values()}}}
 
