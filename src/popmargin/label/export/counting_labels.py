@@ -6,6 +6,7 @@ from typing import Any
 
 from popmargin.errors import counted
 from popmargin.label.export.people_first import Models, people_first
+from popmargin.label.export.pooled_votes import NO_WEIGHTS
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Adjudication, Project
 
@@ -21,6 +22,7 @@ class CountingLabels:
         overruled: of models, where a person has decided.
         adjudication: whose labels `settled` are.
         weights: how much each label of some annotators counts, by name; 1 for others.
+        pooled: whether weights that there are do not count, since pooling finds its own.
     """
 
     labels: Any
@@ -29,6 +31,7 @@ class CountingLabels:
     overruled: int
     adjudication: Adjudication
     weights: Mapping[str, float] = field(default_factory=dict[str, float])
+    pooled: bool = False
 
     @property
     def total(self) -> int:
@@ -55,6 +58,8 @@ class CountingLabels:
             ),
         )
         notes = [f"{counted(count, 'label')} {text}" for count, text in said if count]
+        if self.pooled:
+            notes.append(NO_WEIGHTS)
         return notes + [f"each label of {name} counts {weight:g}" for name, weight in self.weights.items()]
 
 
@@ -67,6 +72,7 @@ def counting_labels(
     adjudication: Adjudication,
     models: Models,
     weights: Mapping[str, float] | None = None,
+    pool: bool = False,
 ) -> CountingLabels:
     """The labels of a project that count.
 
@@ -78,6 +84,7 @@ def counting_labels(
         adjudication: of items that an adjudicator has decided, "wins" uses only that label, "ignore" only the others.
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
         weights: how much each label of an annotator counts, by name, in place of the weight that the store has.
+        pool: keep the labels of models, from which pooling learns how reliable they are, and leave the weights out.
 
     Raises:
         DataError: no annotator of a name in `without` or `weights`.
@@ -86,15 +93,17 @@ def counting_labels(
     labels = store.labels(project.id, columns=columns, without=without, adjudication=adjudication)
     of_all = store.labels(project.id, columns=("annotator",), discarded=True).num_rows
     of_those = store.labels(project.id, columns=("annotator",), without=without).num_rows
-    first = people_first(labels, models)
+    first = people_first(labels, "equal" if pool else models)
     store.refuse_unknown(project.id, weights or ())
     known = {who.name: who.weight for who in store.annotators(project.id)} | dict(weights or {})
     present = set(labels["annotator"].unique().to_pylist()) if "annotator" in labels.column_names else set(known)
+    weighted = {name: weight for name, weight in known.items() if weight != 1 and name in present}
     return CountingLabels(
         labels=first,
         others=of_all - of_those,
         settled=of_those - labels.num_rows,
         overruled=labels.num_rows - first.num_rows,
         adjudication=adjudication,
-        weights={name: weight for name, weight in known.items() if weight != 1 and name in present},
+        weights={} if pool else weighted,
+        pooled=pool and bool(weighted),
     )

@@ -112,13 +112,10 @@ def pop_edges(
     if pool and weights:
         raise ConfigError("pool excludes weights: it finds out itself how much each labeller's votes count.")
     columns = (*_EDGE_COLUMNS, "repeat_of")
-    counted_as = "equal" if pool else models  # pooling learns from models' labels that do not count
     counting = counting_labels(
-        store, project, columns, without=without, adjudication=adjudication, models=counted_as, weights=weights
-    )
-    pool_notes = [NO_WEIGHTS] if pool and counting.weights else []
-    if pool:
-        counting = replace(counting, weights={})
+        store, project, columns, without=without, adjudication=adjudication, models=models, weights=weights,
+        pool=pool is not None,
+    )  # fmt: skip
     labels = counting.labels
     pop = pc.equal(labels["kind"], "pop")
     first_time = pc.is_null(labels["repeat_of"])
@@ -153,7 +150,7 @@ def pop_edges(
     if pool:
         pooled = pool_votes(labels.filter(pc.and_(mine, pc.invert(doubtful))).to_pylist(), models)
         parameters |= {"pool": pool, "models": models}
-        notes = (*pooled.notes(), *pool_notes)
+        notes = (*pooled.notes(), *([NO_WEIGHTS] if counting.pooled else []))
         return PopEdges(_pooled(used, pooled.chances, pool), parameters), replace(account, notes=notes)
     if aggregate is not None:
         return PopEdges(_majority(used, aggregate, counting.weights), parameters), account

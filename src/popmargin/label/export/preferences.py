@@ -39,7 +39,7 @@ from popmargin.label.export.judged_wrong import (
 )
 from popmargin.label.export.mean_ratings import empty_ratings, put_ratings, ratings_decide
 from popmargin.label.export.people_first import Models, people_first
-from popmargin.label.export.pooled_votes import NO_WEIGHTS, Pooling, pool_votes, soft_label
+from popmargin.label.export.pooled_votes import Pooling, pool_votes, soft_label
 from popmargin.label.export.stored_images import image_features, images_of_table
 from popmargin.label.export.unjudged import OnUnjudged, without_direction
 from popmargin.label.projects.same_project import item_kinds
@@ -135,12 +135,11 @@ def preferences_of(
             "--as ratings."
         )
     imported = {name: list(columns[name]) for name in ("id", "rejected", "soft_label", MARK) if name in columns}
-    counted_as = "equal" if pool else models  # pooling learns from models' labels that do not count
     counting = counting_labels(
-        store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=counted_as, weights=weights
-    )
-    pool_notes = [NO_WEIGHTS] if pool and counting.weights else []
-    if votes == "grades" or pool:
+        store, project, _VOTE_COLUMNS, without=without, adjudication=adjudication, models=models, weights=weights,
+        pool=pool is not None,
+    )  # fmt: skip
+    if votes == "grades":
         counting = replace(counting, weights={})
     weights, notes = counting.weights, list[str]()
     if project.criteria:
@@ -166,7 +165,6 @@ def preferences_of(
         labels = graded_probabilities(labels, calibration)
         notes.append(calibration.note())
     voted = _soft_labels(labels, votes, weights) if pool is None else _pooled_labels(every, models, notes)
-    notes += pool_notes
     by_most = wrong_preferences(labels, votes, weights)
     if not voted and "preference" in kinds and unjudged == "keep":
         notes.append("nobody has judged a preference yet: order and soft labels are those of the imported data")

@@ -52,7 +52,7 @@ def quality(request: Request, project: RowId | None = None) -> Response:
 @router.post("/annotators")
 def add_annotator(request: Request, project: ProjectId, name: Annotated[Name, Form()]) -> RedirectResponse:
     """Add an annotator and show the link, only once."""
-    found = _project(request, project)
+    found = project_of(request, project)
     annotator, token = store_of(request).add_annotator(found.id, name.strip())
     return _shown(request, found, annotator, token)
 
@@ -60,7 +60,7 @@ def add_annotator(request: Request, project: ProjectId, name: Annotated[Name, Fo
 @router.post("/guidelines")
 def set_guidelines(request: Request, project: ProjectId, guidelines: Annotated[Words, Form()] = "") -> RedirectResponse:
     """Change the guidelines; people acknowledge them before their next task."""
-    found = _project(request, project)
+    found = project_of(request, project)
     store_of(request).set_guidelines(found.id, guidelines.replace("\r\n", "\n"), who=_who(request))
     return _back(request, found)
 
@@ -80,7 +80,7 @@ def set_settings(
     both_bad: Annotated[bool | None, Form()] = None,
 ) -> RedirectResponse:
     """Change settings; what is open is planned again, and labels stay."""
-    found = _project(request, project)
+    found = project_of(request, project)
     more: dict[str, Any] = {} if shown is None else {"shown": column_names(shown)}
     more |= {} if both_bad is None else {"both_bad": both_bad}
     store_of(request).change(
@@ -103,8 +103,8 @@ def set_adjudicator(
     request: Request, annotator: RowId, project: ProjectId, adjudicator: Annotated[bool, Form()]
 ) -> RedirectResponse:
     """Let a person decide items on which others disagree, or label like others again."""
-    found = _project(request, project)
-    store_of(request).set_adjudicator(_annotator(request, found, annotator).id, adjudicator)
+    found = project_of(request, project)
+    store_of(request).set_adjudicator(annotator_of(request, found, annotator).id, adjudicator)
     return _back(request, found)
 
 
@@ -113,8 +113,8 @@ def set_quota(
     request: Request, annotator: RowId, project: ProjectId, quota: Annotated[str, Form(pattern=r"^\d{0,9}$")] = ""
 ) -> RedirectResponse:
     """Ask a person for this many answers in all; empty for no limit."""
-    found = _project(request, project)
-    store_of(request).set_quota(_annotator(request, found, annotator).id, int(quota) if quota else None)
+    found = project_of(request, project)
+    store_of(request).set_quota(annotator_of(request, found, annotator).id, int(quota) if quota else None)
     return _back(request, found)
 
 
@@ -123,18 +123,18 @@ def set_weight(
     request: Request, annotator: RowId, project: ProjectId, weight: Annotated[float, Form(allow_inf_nan=False)]
 ) -> RedirectResponse:
     """Let each label of an annotator count so much."""
-    found = _project(request, project)
-    store_of(request).set_weight(_annotator(request, found, annotator).id, weight, who=_who(request))
+    found = project_of(request, project)
+    store_of(request).set_weight(annotator_of(request, found, annotator).id, weight, who=_who(request))
     return _back(request, found)
 
 
 @router.post("/annotators/{annotator}/lead")
 def set_lead(request: Request, annotator: RowId, project: ProjectId, lead: Annotated[bool, Form()]) -> RedirectResponse:
     """Let a person see these pages with their own link; only the admin says who."""
-    found = _project(request, project)
+    found = project_of(request, project)
     if isinstance(session_of(request), Lead):
         raise HTTPException(403, "Only the admin says who leads a project. Nothing was changed.")
-    store_of(request).set_lead(_annotator(request, found, annotator).id, lead)
+    store_of(request).set_lead(annotator_of(request, found, annotator).id, lead)
     return _back(request, found)
 
 
@@ -151,9 +151,9 @@ def assign(
     take_back: Annotated[bool, Form()] = False,
 ) -> RedirectResponse:
     """Give items to a person, move them from another, or take them back."""
-    found, store = _project(request, project), store_of(request)
-    who, share = _annotator(request, found, annotator), float(share_percent) / 100 if share_percent else None
-    other = _annotator(request, found, int(source)) if source else None
+    found, store = project_of(request, project), store_of(request)
+    who, share = annotator_of(request, found, annotator), float(share_percent) / 100 if share_percent else None
+    other = annotator_of(request, found, int(source)) if source else None
     columns = {name: value for name, _, value in (part.partition("=") for part in where.split())}
     done = assign_items(
         store, found, who, ids=items.split(), where=columns, share=share, exclusive=exclusive,
@@ -165,16 +165,16 @@ def assign(
 @router.post("/annotators/{annotator}/admit")
 def let_in(request: Request, annotator: RowId, project: ProjectId) -> RedirectResponse:
     """Let an annotator go on who got too few training items right."""
-    found = _project(request, project)
-    store_of(request).let_in(_annotator(request, found, annotator).id)
+    found = project_of(request, project)
+    store_of(request).let_in(annotator_of(request, found, annotator).id)
     return _back(request, found)
 
 
 @router.post("/annotators/{annotator}/link")
 def new_link(request: Request, annotator: RowId, project: ProjectId) -> RedirectResponse:
     """Replace an annotator's link; the old one, and sessions made with it, end."""
-    found = _project(request, project)
-    person = _annotator(request, found, annotator)
+    found = project_of(request, project)
+    person = annotator_of(request, found, annotator)
     return _shown(request, found, person, store_of(request).new_token(person.id))
 
 
@@ -183,16 +183,16 @@ def set_active(
     request: Request, annotator: RowId, project: ProjectId, active: Annotated[bool, Form()]
 ) -> RedirectResponse:
     """Activate or deactivate an annotator; the labels stay."""
-    found = _project(request, project)
-    store_of(request).set_active(_annotator(request, found, annotator).id, active)
+    found = project_of(request, project)
+    store_of(request).set_active(annotator_of(request, found, annotator).id, active)
     return _back(request, found)
 
 
 @router.post("/annotators/{annotator}/discard")
 def discard(request: Request, annotator: RowId, project: ProjectId) -> RedirectResponse:
     """Deactivate an annotator whose labels shall not count."""
-    found = _project(request, project)
-    store_of(request).discard(_annotator(request, found, annotator).id)
+    found = project_of(request, project)
+    store_of(request).discard(annotator_of(request, found, annotator).id)
     return _back(request, found)
 
 
@@ -287,7 +287,7 @@ def named_project(request: Request, project: int | None) -> Project:
     projects = led_projects(request)
     if not projects:
         raise HTTPException(404, "The store has no project yet. Create one with: popmargin annotate DATA --db FILE")
-    return projects[-1] if project is None else _project(request, project)
+    return projects[-1] if project is None else project_of(request, project)
 
 
 def _exported(request: Request, number: int | None) -> Project:
@@ -311,15 +311,25 @@ def _who(request: Request) -> str:
     return session.name if isinstance(session, Lead) else ADMIN
 
 
-def _project(request: Request, number: int) -> Project:
+def project_of(request: Request, number: int) -> Project:
+    """The project of this number, if the person leads it or a program asks.
+
+    Raises:
+        HTTPException: 404.
+    """
     for project in led_projects(request):
         if project.id == number:
             return project
     raise HTTPException(404, f"There is no project {number}.")
 
 
-def _annotator(request: Request, project: Project, number: int) -> Annotator:
+def annotator_of(request: Request, project: Project, number: int) -> Annotator:
+    """The person of this number in a project.
+
+    Raises:
+        HTTPException: 404.
+    """
     for annotator in store_of(request).annotators(project.id):
         if annotator.id == number:
             return annotator
-    raise HTTPException(404, f"Project {project.name} has no annotator {number}.")
+    raise HTTPException(404, f"Project '{project.name}' has no annotator {number}.")

@@ -16,6 +16,7 @@ from popmargin.label.projects.reach import out_of_reach
 from popmargin.label.quality.projects_quality import projects_quality
 from popmargin.label.quality.report_page import quality_json, reading
 from popmargin.label.store.records import Annotator, Project, ProjectState
+from popmargin.label.web.admin import annotator_of, project_of
 from popmargin.label.web.forms import Name, RowId, Words
 from popmargin.label.web.json_api import Refusal
 from popmargin.label.web.posted_rows import rows_as_preferences
@@ -221,7 +222,7 @@ def add_annotator(request: Request, project: RowId, new: NewAnnotator) -> dict[s
 def change_annotator(request: Request, project: RowId, annotator: RowId, wanted: AnnotatorChange) -> dict[str, Any]:
     """Switch a person off or on, discard the labels, give a quota, or let them adjudicate."""
     found, store = project_of(request, project), store_of(request)
-    who = _named(request, found, annotator)
+    who = annotator_of(request, found, annotator)
     if wanted.discarded is False or wanted.held is True:
         raise HTTPException(422, "discarded takes only true (active: true takes it back), and held only false.")
     if wanted.discarded and wanted.active:
@@ -238,20 +239,20 @@ def change_annotator(request: Request, project: RowId, annotator: RowId, wanted:
         store.set_weight(who.id, wanted.weight, who=owner_of(request))
     if wanted.held is False:
         store.let_in(who.id)
-    return _annotator(request, found, _named(request, found, annotator))
+    return _annotator(request, found, annotator_of(request, found, annotator))
 
 
 @router.post("/projects/{project}/annotators/{annotator}/token")
 def new_token(request: Request, project: RowId, annotator: RowId) -> dict[str, Any]:
     """A new token for a person; the old one, and sessions made with it, end."""
-    who = _named(request, project_of(request, project), annotator)
+    who = annotator_of(request, project_of(request, project), annotator)
     return {"id": who.id, "name": who.name, "token": store_of(request).new_token(who.id)}
 
 
 @router.delete("/projects/{project}/annotators/{annotator}")
 def forget(request: Request, project: RowId, annotator: RowId) -> dict[str, Any]:
     """Remove a person's name, notes and access for good; the labels stay under a pseudonym."""
-    who = _named(request, project_of(request, project), annotator)
+    who = annotator_of(request, project_of(request, project), annotator)
     return {"id": who.id, "name": store_of(request).forget(who.id)}
 
 
@@ -259,25 +260,6 @@ def forget(request: Request, project: RowId, annotator: RowId) -> dict[str, Any]
 def schema(request: Request) -> Response:
     """The whole schema, also at /api/openapi.json for annotators."""
     return JSONResponse(request.app.openapi())
-
-
-def project_of(request: Request, number: int) -> Project:
-    """The project of this number.
-
-    Raises:
-        HTTPException: 404.
-    """
-    for found in store_of(request).projects():
-        if found.id == number:
-            return found
-    raise HTTPException(404, f"There is no project {number}.")
-
-
-def _named(request: Request, project: Project, number: int) -> Annotator:
-    for who in store_of(request).annotators(project.id):
-        if who.id == number:
-            return who
-    raise HTTPException(404, f"Project '{project.name}' has no annotator {number}.")
 
 
 def _told(data: Preferences) -> list[str]:

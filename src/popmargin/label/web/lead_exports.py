@@ -11,9 +11,9 @@ from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of
 from popmargin.label.export.rated_responses import rated_responses
 from popmargin.label.store.records import Adjudication
-from popmargin.label.web.admin import download
+from popmargin.label.web.admin import download, project_of
 from popmargin.label.web.forms import RowId
-from popmargin.label.web.lead_api import LEAD_ERRORS, owner_of, project_of
+from popmargin.label.web.lead_api import LEAD_ERRORS, owner_of
 from popmargin.label.web.security import LEAD
 from popmargin.label.web.view import store_of
 
