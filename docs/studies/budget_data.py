@@ -6,9 +6,10 @@
     python docs/studies/budget_data.py alpacaeval.jsonl.gz runs/budget/alpacaeval.jsonl --skip 110 --responses 4
 
 UKP arguments keep their votes; the topic has both of its positions, which stay together in every split. A story of
-HANNA is rated by the mean of its six criteria, and an answer of UltraFeedback by GPT-4. Of AlpacaEval, prompts and models are drawn by a hash. A response's
-rating is the log-odds of its win probability, which the judge gives down to one in a million: most are below one in a
-thousand, where popmargin itself would cut them off, and they are still in order.
+HANNA is rated by the mean of its six criteria, and an answer of UltraFeedback by GPT-4. Of AlpacaEval, prompts and
+models are drawn by a hash. A response's rating is the log-odds of its win probability, which the judge gives down to
+one in a million: most are below one in a thousand, where popmargin itself would cut them off, and they are still in
+order.
 """
 
 import argparse
