@@ -177,7 +177,7 @@ def test_editors_accept_every_study_of_ours_and_every_default(schemas: dict[str,
     for file in of_recommenders:
         load_recommend_config(RecommendConfig, file)  # every arm's options too
     of_budgets = [*ROOT.glob("docs/studies/budget-*.yaml")]
-    assert len(of_budgets) == 3
+    assert len(of_budgets) == 4
     for file in of_budgets:
         assert [str(error) for error in schemas["budget"].iter_errors(parse_yaml(file.read_text()))] == [], file
     of_choices = [ROOT / "docs/studies" / f"best-of-n-{name}.yaml" for name in ("vader", "classifier")]
