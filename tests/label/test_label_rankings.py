@@ -15,7 +15,9 @@ from label_stores import preferences
 from popmargin.data.questions import numbers_of, order_of
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.export.pop_edges import pop_edges
+from popmargin.label.outside.import_labels import import_labels
 from popmargin.label.projects.append import append_rows
+from popmargin.label.projects.change_gold import set_known_answers
 from popmargin.label.projects.draft import draft_items, draw_rankings
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.quality.label_quality import label_quality
@@ -72,6 +74,7 @@ def test_an_order_is_stored_as_given_and_becomes_edges_and_a_scale(store: LabelS
         with pytest.raises(ConfigError, match="rankings of several preferences are not pooled"):
             pop_edges(store, project, **options)
     found = label_quality(store.labels(project.id))
+    assert found.order is not None and found.order.comparisons == 18
     assert found.items["rank"] == 3 and found.rankings is not None
     # Of six pairs in an order of four, one is turned.
     assert found.rankings.tau.estimate == pytest.approx(4 / 6) and found.rankings.shared == 3
@@ -90,6 +93,15 @@ def test_what_is_no_order_of_the_item_is_refused(store: LabelStore) -> None:
     store.record(person.id, given.id, "unsure", request="r-unsure")
     edges, account = pop_edges(store, project)
     assert (len(edges), account.left_out["unsure"]) == (0, 1)
+
+
+def test_gold_and_labels_from_elsewhere_are_refused(store: LabelStore, tmp_path: Path) -> None:
+    project = open_project(store, preferences(4), rank=3, say=lambda _: None)
+    with pytest.raises(ConfigError, match="which have no gold items"):
+        set_known_answers(store, project, preferences(4), who="me")
+    (tmp_path / "votes.csv").write_text("first,second,verdict,annotator\np0,p1,first,a\n")
+    with pytest.raises(ConfigError, match="which no other tool exports"):
+        import_labels(store, project, tmp_path / "votes.csv", format="csv")
 
 
 def test_settings_that_make_no_sense_for_rankings_are_named() -> None:

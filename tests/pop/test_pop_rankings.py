@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.optimize import approx_fprime, minimize
+from scipy.stats import spearmanr
 
 from popmargin.errors import ConfigError, DataError
 from popmargin.pop.edges import PopEdges
@@ -15,6 +16,7 @@ from popmargin.pop.labelled import labels_between
 from popmargin.pop.likelihood import Posterior
 from popmargin.pop.observations import observations_of
 from popmargin.pop.plackett_luce import choices
+from popmargin.pop.precision import scale_precision
 from popmargin.pop.rankings import edges_without, rankings_of
 
 
@@ -181,3 +183,13 @@ def test_a_weight_counts_the_whole_ranking() -> None:
     twice = fit_strengths(edges_of([[0, 1, 2, 3]] * 2, confidence=[0.5] * 6), names(4), estimate="mode")
     once = fit_strengths(edges_of([[0, 1, 2, 3]]), names(4), estimate="mode")
     np.testing.assert_allclose(twice.strength, once.strength, atol=1e-9)
+
+
+def test_the_precision_of_a_scale_of_rankings_is_near_that_of_its_true_order() -> None:
+    rng = np.random.default_rng(2)
+    truth = rng.normal(size=30)
+    orders = drawn_orders(truth, 60, 4, rng)
+    found = scale_precision([], [], 30, rankings=orders)
+    strength = fit_strengths(edges_of(orders), names(30), ridge=1.0).strength
+    assert found.comparisons == 180
+    assert found.spearman.low < spearmanr(truth, strength).statistic < found.spearman.high

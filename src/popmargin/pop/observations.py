@@ -6,12 +6,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+from numpy.typing import ArrayLike
 
 from popmargin.errors import DataError, counted
 from popmargin.pop.edges import PopEdges, unique_ids
 from popmargin.pop.likelihood import Observations
 from popmargin.pop.plackett_luce import RankedRows, pairs_of
-from popmargin.pop.rankings import EdgeRanking, rankings_of
+from popmargin.pop.rankings import rankings_of
 
 Ties = Literal["davidson", "half", "drop"]
 UseOfConfidence = Literal["weight", "probability", "ignore"]
@@ -68,7 +69,10 @@ def observations_of(
         annotator=np.concatenate([annotator[alone], annotator[split]]),
         count=len(ids),
     )
-    seen = _with_rankings(seen, rankings, compared, given, annotator)
+    rows = [ranking.rows for ranking in rankings]
+    orders = [[*compared[0, list(one)].tolist(), int(compared[1, one[-1]])] for one in rows]
+    begin = [one[0] for one in rows]
+    seen = with_rankings(seen, orders, given[begin], annotator[begin])
     facts: dict[str, Any] = {
         "edges": len(edges),
         "without_weaker_side": int(table["weaker"].null_count),
@@ -80,31 +84,31 @@ def observations_of(
     return seen, names.dictionary.to_pylist(), facts
 
 
-def _with_rankings(
-    seen: Observations, rankings: Sequence[EdgeRanking], compared: Any, given: Any, annotator: Any
+def with_rankings(
+    seen: Observations, orders: Sequence[Sequence[int]], weight: ArrayLike = 1.0, annotator: ArrayLike = 0
 ) -> Observations:
-    """The observations with the pairs of all rankings after them, in blocks of one size.
+    """The observations with the pairs of rankings after them, in blocks of one size.
 
     Args:
         seen: comparisons of two.
-        rankings: of rows of the other arguments.
-        compared: rows of both preferences (2, E).
-        given: weights (E,).
-        annotator: numbers of annotators (E,).
+        orders: row numbers of the preferences of each ranking, the strongest first.
+        weight: of each ranking.
+        annotator: number of the annotator of each.
     """
-    for size in sorted({len(ranking.order) for ranking in rankings}):
-        rows = np.array([ranking.rows for ranking in rankings if len(ranking.order) == size])
-        order = np.concatenate([compared[0, rows], compared[1, rows[:, -1:]]], axis=1)
-        first, second = pairs_of(order)
+    weights, who = (np.broadcast_to(np.asarray(one), len(orders)) for one in (weight, annotator))
+    sizes = np.array([len(order) for order in orders])
+    for size in sorted(set(sizes.tolist())):
+        own = np.flatnonzero(sizes == size)
+        first, second = pairs_of(np.array([orders[number] for number in own]))
         each = size * (size - 1) // 2
         seen = Observations(
             first=np.concatenate([seen.first, first]),
             second=np.concatenate([seen.second, second]),
-            weight=np.concatenate([seen.weight, np.repeat(given[rows[:, 0]], each)]),
+            weight=np.concatenate([seen.weight, np.repeat(weights[own], each)]),
             tie=np.concatenate([seen.tie, np.zeros(len(first), dtype=bool)]),
-            annotator=np.concatenate([seen.annotator, np.repeat(annotator[rows[:, 0]], each)]),
+            annotator=np.concatenate([seen.annotator, np.repeat(who[own], each)]),
             count=seen.count,
-            ranked=(*seen.ranked, RankedRows(len(seen.first), len(rows), size)),
+            ranked=(*seen.ranked, RankedRows(len(seen.first), len(own), size)),
         )
     return seen
 
