@@ -94,8 +94,9 @@ class LabelStore(ProjectStore):
         overlap: int | None = None,
         response: Sequence[Side] | None = None,
         chained: bool = False,
+        others: Sequence[Sequence[str]] | None = None,
     ) -> int:
-        """Ask for labels of preferences ("preference"), pairs ("pop") or responses ("rating"); returns how many.
+        """Ask for labels of preferences ("preference"), pairs ("pop"), rankings ("rank") or responses ("rating").
 
         Args:
             project: id of the project.
@@ -108,6 +109,10 @@ class LabelStore(ProjectStore):
             response: which response of each `first` is rated (N,); only for "rating".
             chained: keep this order, in which pairs share a preference with the one before; one annotator goes through
                 a run of such pairs in order. Otherwise the order is shuffled.
+            others: ids of the preferences that are ranked with each `first` (N,); only for "rank".
+
+        Returns:
+            How many items.
 
         Raises:
             DataError: an id the project does not have, a preference compared with itself, or columns of different
@@ -116,7 +121,9 @@ class LabelStore(ProjectStore):
         """
         database = self._database
         return database.write(
-            lambda c: items.add_items(database, c, project, kind, first, second, gold, overlap, response, chained)
+            lambda c: items.add_items(
+                database, c, project, kind, first, second, gold, overlap, response, chained, others
+            )
         )
 
     def append(
@@ -129,6 +136,7 @@ class LabelStore(ProjectStore):
         *,
         response: Sequence[Side] | None = None,
         chained: bool = False,
+        others: Sequence[Sequence[str]] | None = None,
     ) -> None:
         """`import_preferences` and `add_items` in one transaction, so that no appended row is left without its items.
 
@@ -139,7 +147,7 @@ class LabelStore(ProjectStore):
 
         def add(connection: Connection) -> None:
             items.import_preferences(database, connection, project, preferences)
-            items.add_items(database, connection, project, kind, first, second, None, None, response, chained)
+            items.add_items(database, connection, project, kind, first, second, None, None, response, chained, others)
 
         database.write(add)
 
