@@ -17,10 +17,10 @@ from popmargin.label.store import (
     outside_answers,
     queries,
     sql_tables,
-    webhooks,
 )
 from popmargin.label.store.browse import BrowsedItem, BrowsedPage, ItemState, browse, load_items
 from popmargin.label.store.database import Database
+from popmargin.label.store.project_events import note
 from popmargin.label.store.project_store import ProjectStore
 from popmargin.label.store.records import (
     Adjudication,
@@ -115,9 +115,15 @@ class LabelStore(ProjectStore):
             ConfigError: an unknown kind, or an overlap out of range.
         """
         database = self._database
-        return database.write(
-            lambda c: items.add_items(database, c, project, kind, first, second, gold, overlap, response, chained)
-        )
+
+        def add(connection: Connection) -> int:
+            count = items.add_items(
+                database, connection, project, kind, first, second, gold, overlap, response, chained
+            )  # fmt: skip
+            note(connection, project, "project.changed", {"setting": "items"}, self._clock())
+            return count
+
+        return database.write(add)
 
     def append(
         self,
@@ -140,6 +146,7 @@ class LabelStore(ProjectStore):
         def add(connection: Connection) -> None:
             items.import_preferences(database, connection, project, preferences)
             items.add_items(database, connection, project, kind, first, second, None, None, response, chained)
+            note(connection, project, "project.changed", {"setting": "items"}, self._clock())
 
         database.write(add)
 
@@ -269,10 +276,7 @@ class LabelStore(ProjectStore):
         )  # fmt: skip
 
         def save(connection: Connection) -> Label:
-            now, newest = self._clock(), webhooks.newest_if_watched(connection, annotator)
-            label = answers.record(connection, annotator, assignment, answer, now, seen=seen)
-            webhooks.note_label(connection, newest, label, now)
-            return label
+            return answers.record(connection, annotator, assignment, answer, self._clock(), seen=seen)
 
         return self._database.write(save)
 
@@ -292,14 +296,8 @@ class LabelStore(ProjectStore):
         """
 
         def withdraw(connection: Connection) -> Assignment | None:
-            now, newest = self._clock(), webhooks.newest_if_watched(connection, annotator)
-            found = answers.undo(connection, annotator, now)
-            if found is None:
-                return None
-            opened = queries.load_assignments(connection, annotator, [found])[0]
-            if opened.label is not None:
-                webhooks.note_label(connection, newest, opened.label, now)
-            return opened
+            found = answers.undo(connection, annotator, self._clock())
+            return None if found is None else queries.load_assignments(connection, annotator, [found])[0]
 
         return self._database.write(withdraw)
 

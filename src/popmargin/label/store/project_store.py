@@ -15,9 +15,9 @@ from popmargin.label.store.answers import clean
 from popmargin.label.store.changes import changes, log_change
 from popmargin.label.store.criteria import dump_criteria
 from popmargin.label.store.missing_log import missing_part
+from popmargin.label.store.project_events import note
 from popmargin.label.store.records import Change, Criterion, Project
 from popmargin.label.store.shown_columns import dump_names
-from popmargin.label.store.webhooks import note
 
 
 class ProjectStore(AnnotatorStore):
