@@ -8,11 +8,13 @@ from sqlalchemy import Connection, func, select
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences, holds_images
+from popmargin.errors import DataError
 from popmargin.label.store import (
     access,
     answers,
     assign,
     image_rows,
+    item_list,
     items,
     outside_answers,
     queries,
@@ -24,6 +26,7 @@ from popmargin.label.store.project_events import note
 from popmargin.label.store.project_store import ProjectStore
 from popmargin.label.store.records import (
     Adjudication,
+    Annotator,
     Assignment,
     Label,
     Progress,
@@ -158,8 +161,8 @@ class LabelStore(ProjectStore):
                 self._database.write(lambda c, images=images: image_rows.add_images(c, project, images))
 
     def items(self, project: int, *, unlabelled_by: int | None = None) -> Iterator[Any]:
-        """Items in Arrow batches of `items.ITEM_SCHEMA`; optionally only those an annotator has not labelled."""
-        return items.item_batches(self._database, project, unlabelled_by)
+        """Items in Arrow batches of `item_list.ITEM_SCHEMA`; optionally only those an annotator has not labelled."""
+        return item_list.item_batches(self._database, project, unlabelled_by)
 
     def first_kind(self, project: int) -> Kind | None:
         """The kind of a project's first item; None before there are any."""
@@ -356,6 +359,25 @@ class LabelStore(ProjectStore):
                 lambda c, part=part: answers.record_many(database, c, annotator, part, self._clock())
             )
         return stored
+
+    def record_judge(self, project: int, name: str, verdicts: Any) -> tuple[Annotator, int]:
+        """Store a judge's answers as `record_many` does, all or none; a new name is added.
+
+        Raises:
+            DataError: the name is not that of a judge, or as of `record_many`.
+        """
+        rows = answers.answer_rows(verdicts)
+
+        def save(connection: Connection) -> tuple[Annotator, int]:
+            items.lock_project(connection, project)
+            now = self._clock()
+            known = {found.name: found for found in access.annotators(connection, project)}
+            who = known.get(name) or access.add_annotator(connection, project, name, "judge", now)[0]
+            if who.kind != "judge":
+                raise DataError(f"'{name}' is a {who.kind} in this project, not a judge. Choose another name.")
+            return who, answers.record_many(self._database, connection, who.id, rows, now)
+
+        return self._database.write(save)
 
     def record_outside(
         self, project: int, name: str, rows: Sequence[outside_answers.OutsideAnswer]
