@@ -62,7 +62,7 @@ def _items(number: int, after: int, limit: int) -> Select[Any]:
     return (
         select(
             item.c.id.label("item"), item.c.kind, one.c.key.label("first"), other.c.key.label("second"), item.c.gold,
-            item.c.response,
+            item.c.response, item.c.others,
         )
         .join_from(item, one, one.c.id == item.c.first)
         .outerjoin(other, other.c.id == item.c.second)
