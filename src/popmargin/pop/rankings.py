@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.plackett_luce import MOST
 
@@ -64,7 +64,7 @@ def _ranking(name: str, rows: list[int], columns: dict[str, list[Any]]) -> EdgeR
         )
     if len(order) > MOST:
         raise DataError(
-            f"PoP edges: ranking '{name}' (row {rows[0]}) has {len(order)} preferences; {MOST} is the limit. Remedy: "
+            f"PoP edges: ranking '{name}' (row {rows[0]}) has {counted(len(order), 'preference')}; {MOST} is the limit. Remedy: "
             "split it into several rankings."
         )
     for column in ("source", "annotator", "confidence"):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from popmargin.data.questions import RANKED, PreferenceText, numbers_of, orders_of
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.label.store.records import Assignment
 
 
@@ -25,7 +25,7 @@ def check_rankings(first: Sequence[str], others: Sequence[Sequence[str]]) -> Non
     for row, (one, rest) in enumerate(zip(first, others, strict=True)):
         if len(rest) + 1 not in RANKED:
             raise DataError(
-                f"items: row {row}: a ranking of {len(rest) + 1} preferences; there may be {RANKED[0]} to {RANKED[-1]}."
+                f"items: row {row}: a ranking of {counted(len(rest) + 1, 'preference')}; there may be {RANKED[0]} to {RANKED[-1]}."
             )
         if len({one, *rest}) <= len(rest):
             raise DataError(f"items: row {row}: a preference is in the ranking twice. Remove the row.")
@@ -41,7 +41,7 @@ def check_order(verdict: str, stored: str | None) -> None:
     if verdict != "unsure" and verdict not in orders_of(size):
         example = ">".join(map(str, range(1, size + 1)))
         raise DataError(
-            f"'{verdict}' is no order of {size} preferences. Give each number once, the strongest first, such as "
+            f"'{verdict}' is no order of {counted(size, 'preference')}. Give each number once, the strongest first, such as "
             f"'{example}', or 'unsure'."
         )
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from popmargin.data.questions import RATINGS, numbers_of, order_of, orders_of
-from popmargin.errors import DataError
+from popmargin.errors import DataError, counted
 from popmargin.label.store.records import Assignment, Criterion
 from popmargin.label.web.wording import Button, Choice
 
@@ -76,5 +76,7 @@ def in_data(choice: str, order: tuple[int, ...]) -> Choice:
         DataError: it is no order of these pairs.
     """
     if choice not in orders_of(len(order)):
-        raise DataError(f"'{choice}' is no order of {len(order)} pairs, such as {'>'.join(RATINGS[: len(order)])}.")
+        raise DataError(
+            f"'{choice}' is no order of {counted(len(order), 'pair')}, such as {'>'.join(RATINGS[: len(order)])}."
+        )
     return order_of([order[number - 1] for number in numbers_of(choice)])
