@@ -64,8 +64,8 @@ def _ranking(name: str, rows: list[int], columns: dict[str, list[Any]]) -> EdgeR
         )
     if len(order) > MOST:
         raise DataError(
-            f"PoP edges: ranking '{name}' (row {rows[0]}) has {counted(len(order), 'preference')}; {MOST} is the limit. Remedy: "
-            "split it into several rankings."
+            f"PoP edges: ranking '{name}' (row {rows[0]}) has {counted(len(order), 'preference')}; {MOST} is the most. "
+            "Remedy: split it into several rankings."
         )
     for column in ("source", "annotator", "confidence"):
         if len({columns[column][row] for row in rows}) > 1:

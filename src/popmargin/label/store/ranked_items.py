@@ -25,7 +25,8 @@ def check_rankings(first: Sequence[str], others: Sequence[Sequence[str]]) -> Non
     for row, (one, rest) in enumerate(zip(first, others, strict=True)):
         if len(rest) + 1 not in RANKED:
             raise DataError(
-                f"items: row {row}: a ranking of {counted(len(rest) + 1, 'preference')}; there may be {RANKED[0]} to {RANKED[-1]}."
+                f"items: row {row}: a ranking of {counted(len(rest) + 1, 'preference')}; there may be {RANKED[0]} to "
+                f"{RANKED[-1]}."
             )
         if len({one, *rest}) <= len(rest):
             raise DataError(f"items: row {row}: a preference is in the ranking twice. Remove the row.")
@@ -41,8 +42,8 @@ def check_order(verdict: str, stored: str | None) -> None:
     if verdict != "unsure" and verdict not in orders_of(size):
         example = ">".join(map(str, range(1, size + 1)))
         raise DataError(
-            f"'{verdict}' is no order of {counted(size, 'preference')}. Give each number once, the strongest first, such as "
-            f"'{example}', or 'unsure'."
+            f"'{verdict}' is no order of {counted(size, 'preference')}. Give each number once, the strongest first, "
+            f"such as '{example}', or 'unsure'."
         )
 
 
