@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, exists, func, select, text, true, update
 
 from popmargin.errors import DataError
+from popmargin.label.language.sentence import Sentence
 from popmargin.label.store.chained_tasks import RUN, kept_in_place
 from popmargin.label.store.disputes import disputed
 from popmargin.label.store.offers import next_offered, taken_up
@@ -76,7 +77,7 @@ def lock_annotator(connection: Connection, number: int) -> Any:
 def refuse_archived(person: Any) -> None:
     """Raise a DataError if the project of an annotator, as of `lock_annotator`, is archived."""
     if person.project_state == "archived":
-        raise DataError("The project is archived, so nothing in it changes. Its lead can open it again.")
+        raise DataError(Sentence("refused_archived"))
 
 
 def own_assignment(connection: Connection, who: int, number: int) -> Any:
@@ -266,7 +267,7 @@ def take_disputed(connection: Connection, who: int, number: int, now: datetime) 
         select(assignment.c.id).where(assignment.c.annotator == who, assignment.c.item == number)
     ).scalar()
     if had is not None or connection.execute(disputed(person.project).where(item.c.id == number)).scalar() is None:
-        raise DataError("This item is not disputed any more, or somebody is deciding it.")
+        raise DataError(Sentence("refused_not_disputed"))
     return _give(connection, person, number, now, adjudicates=True)
 
 
