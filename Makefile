@@ -9,6 +9,8 @@ LM_EVAL := lm_eval==0.4.13 sacrebleu portalocker tabulate colorama lxml evaluate
 	pytablewriter DataProperty mbstrdecoder pathvalidate tabledata tcolorpy typepy sqlitedict tqdm-multiprocess \
 	zstandard word2number more_itertools chardet
 READY := $(VENV)/.ready
+# Bytecode is kept, whatever the environment says: else every process of the tests compiles the package anew.
+export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: setup demo demo-full test test-slow test-all lint format bench docs clean

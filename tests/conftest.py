@@ -27,6 +27,7 @@ import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
+import strict_types  # noqa: E402
 from popmargin.config import RunConfig, from_dict, merge  # noqa: E402
 
 torch.set_num_threads(1)
@@ -39,6 +40,7 @@ _FROZEN = {"modules": 0}
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Training collects garbage, which takes longer than a tiny run: what was imported is not looked through again."""
+    strict_types.check_anew()
     if len(sys.modules) > _FROZEN["modules"] + 100:
         _FROZEN["modules"] = len(sys.modules)
         gc.collect()

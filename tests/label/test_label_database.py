@@ -14,12 +14,23 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from popmargin.errors import ConfigError, MissingExtraError, RunError
-from popmargin.label.store.database import Database, alembic_config
+from popmargin.label.store.database import Database, _url, alembic_config
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.sql_tables import REVISION, metadata
 
 
+def migrate(url: str | Path, revision: str) -> None:
+    """An empty database gets the schema of a revision, step by step from the first one."""
+    engine = create_engine(_url(url))
+    with engine.begin() as opened:
+        settings = alembic_config()
+        settings.attributes["connection"] = opened
+        command.upgrade(settings, revision)
+    engine.dispose()
+
+
 def test_the_migrations_make_exactly_the_tables_of_the_code(url: str) -> None:
+    migrate(url, "head")
     database = Database(url)
     try:
         with database.read() as connection:
@@ -29,12 +40,10 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(url: str) -> None:
     assert ScriptDirectory.from_config(alembic_config()).get_current_head() == REVISION
 
 
-def test_constraints_and_partial_indexes_are_those_of_the_code(tmp_path: Path) -> None:
+def test_constraints_and_partial_indexes_are_those_of_a_new_store(tmp_path: Path) -> None:
     """Alembic does not compare check constraints and conditions of indexes, so the statements themselves are."""
-    engine = create_engine(f"sqlite:///{tmp_path / 'code.db'}")
-    metadata.create_all(engine)
-    engine.dispose()
-    LabelStore.open(tmp_path / "migrated.db").close()
+    migrate(tmp_path / "migrated.db", "head")
+    LabelStore.open(tmp_path / "new.db").close()
 
     def statements(path: Path) -> dict[str, list[str]]:
         connection = sqlite3.connect(path)
@@ -47,18 +56,28 @@ def test_constraints_and_partial_indexes_are_those_of_the_code(tmp_path: Path) -
             if name != "alembic_version"
         }
 
-    assert statements(tmp_path / "migrated.db") == statements(tmp_path / "code.db")
+    assert statements(tmp_path / "migrated.db") == statements(tmp_path / "new.db")
+
+
+def test_a_new_store_takes_later_revisions(url: str) -> None:
+    """It says which revision it is in the way that Alembic reads and writes."""
+    Database(url).close()
+    engine = create_engine(_url(url))
+    with engine.begin() as opened:
+        context = MigrationContext.configure(opened)
+        assert context.get_current_heads() == (REVISION,)
+        context.stamp(ScriptDirectory.from_config(alembic_config()), "0001")
+        assert context.get_current_heads() == ("0001",)
+    engine.dispose()
 
 
 @pytest.fixture
 def old_store(tmp_path: Path) -> Path:
     """A store as the first schema made it, with a label."""
     path = tmp_path / "old.db"
+    migrate(path, "0001")
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as opened:
-        settings = alembic_config()
-        settings.attributes["connection"] = opened
-        command.upgrade(settings, "0001")
         for statement in (
             "INSERT INTO project VALUES (1, 'old', 1, 0, 60, '', 0, 2, 1, 1, 2, 0, '2026-01-01')",
             "INSERT INTO preference VALUES (1, 1, 0, 'p0', '\"q\"', '\"a\"', '\"b\"', 1, 0, NULL, NULL, NULL)",

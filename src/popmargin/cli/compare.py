@@ -22,7 +22,6 @@ def add_parser(subparsers: Any) -> None:
         "--arms.NAME.objective.beta 0.2 one of an arm (popmargin train --help lists them). Values are YAML.",
         usage="popmargin compare [STUDY] [--data DATA] [--model MODEL] [--reward REWARD] [--output FOLDER] "
         "[--overwrite] [--FIELD VALUE ...]",
-        allow_abbrev=False,
     )
     parser.add_argument("study", nargs="?", type=Path, help="YAML file")
     parser.add_argument("--data", help="preferences: file, saved data set or hub id")

@@ -13,7 +13,6 @@ def add_parser(subparsers: Any) -> None:
         help="write a script that completes commands in a shell",
         description="Write a script with which a shell completes verbs, flags, fields and their choices. For bash: "
         "popmargin completion bash > ~/.local/share/bash-completion/completions/popmargin",
-        allow_abbrev=False,
     )
     parser.add_argument("shell", choices=["bash", "zsh", "tcsh"])
     parser.set_defaults(func=run)

@@ -18,7 +18,6 @@ def add_parser(subparsers: Any) -> None:
         help="run the controlled-sentiment study on the embedded model and data",
         description="Compare seven objectives on the embedded model and data and write one HTML report. "
         "Fields of the study can be set: --base.train.learning_rate 1e-4 (popmargin compare --help lists them).",
-        allow_abbrev=False,
     )
     parser.add_argument("--full", action="store_true", help="all data and 5 seeds (hours instead of minutes)")
     parser.add_argument("--output", help="folder of the study (default: demo-report)")

@@ -31,7 +31,6 @@ def add_parser(subparsers: Any) -> None:
         "[--reference MODEL] [--per-token]\n       [--layout NAME] [--split NAME] [--subset COLUMN] [--options YAML] "
         "[--dry-run] [--price PRICE]\n       "
         "[--against RESULT.json] [--out FILE.json] [--report FILE.html] [--overwrite] [--json]",
-        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, nargs="?", help="run directory")
     parser.add_argument(

@@ -25,9 +25,7 @@ command goes on, and gives the same file."""
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser(
-        "generate", help="sample responses to prompts", description=_DESCRIPTION, allow_abbrev=False
-    )
+    parser = subparsers.add_parser("generate", help="sample responses to prompts", description=_DESCRIPTION)
     parser.add_argument(
         "prompts",
         metavar="PROMPTS",

@@ -37,7 +37,10 @@ VERBS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with the nearest choice named for a misspelt one."""
+    """argparse, with the nearest choice named for a misspelt one, and no flag cut short: that of today may be two."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -50,7 +53,6 @@ def build_parser(verbs: Collection[str | None]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="popmargin",
         description="Adaptive-margin preference optimization from preferences over preferences.",
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"popmargin {version('popmargin')}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -60,6 +62,15 @@ def build_parser(verbs: Collection[str | None]) -> argparse.ArgumentParser:
         else:
             subparsers.add_parser(name, help=summary)
     return parser
+
+
+def _refuse_unknown_flags(arguments: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """A misspelt flag is said before argparse misses the right one."""
+    flags = {flag for flag in known_flags(parser, arguments) if flag.startswith("--")}
+    for argument in arguments[: arguments.index("--") if "--" in arguments else None]:
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and flag not in flags:
+            raise ConfigError(f"Unknown argument '{flag}'. {did_you_mean(flag, flags)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,12 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = build_parser([verb])
         own, overrides = split_overrides(arguments, parser, verb)
+        _refuse_unknown_flags(own, parser)
         args, unknown = parser.parse_known_args(own)
-        if unknown and not unknown[0].startswith("-"):
-            raise ConfigError(f"Unexpected argument '{unknown[0]}'. popmargin {verb} --help lists what it takes.")
         if unknown:
-            flags = {flag for flag in known_flags(parser, own) if flag.startswith("--")}
-            raise ConfigError(f"Unknown argument '{unknown[0]}'. {did_you_mean(unknown[0].partition('=')[0], flags)}")
+            kind = "Unknown" if unknown[0].startswith("-") else "Unexpected"
+            raise ConfigError(f"{kind} argument '{unknown[0]}'. popmargin {verb} --help lists what it takes.")
         args.overrides, args.arguments = overrides, arguments
         note_named([part for word in arguments for part in (word, word.partition("=")[2])])
         allow_code(getattr(args, "code", ()))

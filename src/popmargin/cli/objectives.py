@@ -10,7 +10,7 @@ from popmargin.objectives.base import OBJECTIVES, Objective
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("objectives", help="list the training objectives", allow_abbrev=False)
+    parser = subparsers.add_parser("objectives", help="list the training objectives")
     parser.add_argument("names", nargs="*", help="show only these; module:function or file.py:function also work")
     parser.add_argument("--json", action="store_true", help="as JSON, with options and their defaults")
     parser.set_defaults(func=run)

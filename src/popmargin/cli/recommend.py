@@ -15,7 +15,6 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "recommend",
         help="recommend items: train a model, measure it, compare it with baselines",
-        allow_abbrev=False,
     )
     verbs = parser.add_subparsers(dest="recommend_verb", required=True, metavar="{train,eval,compare}")
     train = verbs.add_parser(
@@ -25,7 +24,6 @@ def add_parser(subparsers: Any) -> None:
         "--data.split time; --run.train.learning_rate 1e-3 sets one of the run (popmargin train --help lists them). "
         "Values are YAML.",
         usage="popmargin recommend train CONFIG [--resume] [--overwrite] [--FIELD VALUE ...]",
-        allow_abbrev=False,
     )
     train.add_argument("config", type=Path, help="YAML file")
     train.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
@@ -40,7 +38,6 @@ def add_parser(subparsers: Any) -> None:
         "share the arms. Any field can be set: --seeds '[0, 1, 2]'; --base.train.epochs 20 sets one of all models, "
         "--arms.NAME.options.decay 0.7 one of an arm. Values are YAML.",
         usage="popmargin recommend compare STUDY [--output FOLDER] [--overwrite] [--FIELD VALUE ...]",
-        allow_abbrev=False,
     )
     compare.add_argument("study", type=Path, help="YAML file")
     compare.add_argument("--output", help="folder of the study")

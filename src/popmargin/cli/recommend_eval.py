@@ -21,7 +21,6 @@ def add_parser(verbs: Any) -> None:
         "names other ones. Fields can be set: --data.split time --evaluation.draws 5. Values are YAML.",
         usage="popmargin recommend eval RUN [--data FILE] [--beside NAME,NAME] [--json] [--output FOLDER] "
         "[--SECTION.FIELD VALUE ...]",
-        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="run directory, or the folder of a model")
     parser.add_argument("--data", metavar="FILE", help="file of events (default: that of the training)")

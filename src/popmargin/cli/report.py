@@ -10,7 +10,7 @@ from popmargin.files import HTML
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("report", help="rebuild a report from finished runs", allow_abbrev=False)
+    parser = subparsers.add_parser("report", help="rebuild a report from finished runs")
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of studies")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file (default: report.html)")
     add_overwrite(parser)

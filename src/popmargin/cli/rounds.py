@@ -21,7 +21,6 @@ def add_parser(subparsers: Any) -> None:
         "--base.train.learning_rate 1e-5. Values are YAML.",
         usage="popmargin rounds RECIPE [--until STAGE] [--status] [--print-config] [--output FOLDER] [--reuse FOLDER] "
         "[--overwrite] [--FIELD VALUE ...]",
-        allow_abbrev=False,
     )
     parser.add_argument("recipe", help="YAML file, or the name of an example")
     parser.add_argument("--until", metavar="STAGE", help="the last stage to run, such as round-1 or round-1/label")

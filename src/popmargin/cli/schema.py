@@ -14,7 +14,6 @@ def add_parser(subparsers: Any) -> None:
         description="Write the JSON schema of the configuration of a run, a study, rounds, recommenders, a budget "
         "study or a best-of-n study, with which an editor completes, explains and checks YAML: popmargin schema > "
         "popmargin.schema.json",
-        allow_abbrev=False,
     )
     parser.add_argument("of", nargs="?", choices=list(_SCHEMAS), default="run", help="of which (default run)")
     parser.set_defaults(func=run)

@@ -20,7 +20,6 @@ def add_parser(subparsers: Any) -> None:
         description="Takes the spread of a pilot's differences between prompts, between seeds and of single cells, and "
         "simulates larger studies. Prints the smallest difference that 80% of them would tell from chance, and the "
         "power for a difference that you name.",
-        allow_abbrev=False,
     )
     power.add_argument("runs", nargs="+", type=Path, help="the pilot: the folder of a study, or run directories")
     power.add_argument(

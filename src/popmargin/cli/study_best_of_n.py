@@ -20,7 +20,6 @@ def add_parser(verbs: Any) -> None:
         "on after an interruption, and --draws adds more. Any field can be set: --sizes '[100, 400]'; --samples.score "
         "NAME. Values are YAML.",
         usage="popmargin study best-of-n [CONFIG] [--output FOLDER] [--overwrite] [--FIELD VALUE ...]",
-        allow_abbrev=False,
     )
     parser.add_argument("config", type=Path, nargs="?", help="YAML file")
     parser.add_argument("--output", help="folder of the study")

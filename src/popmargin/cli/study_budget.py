@@ -19,7 +19,6 @@ def add_parser(verbs: Any) -> None:
         "kept, so the same command goes on after an interruption, and --draws adds more. Any field can be set: --sizes "
         "'[100, 500]'; --prices.decide_seconds 8. Values are YAML.",
         usage="popmargin study budget [CONFIG] [--data FILE] [--output FOLDER] [--overwrite] [--FIELD VALUE ...]",
-        allow_abbrev=False,
     )
     parser.add_argument("config", type=Path, nargs="?", help="YAML file")
     parser.add_argument("--data", metavar="FILE", help="preferences with votes, soft labels, ratings or strengths")

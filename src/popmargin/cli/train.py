@@ -29,7 +29,6 @@ def add_parser(subparsers: Any) -> None:
         usage="popmargin train [CONFIG] [--resume [auto]] [--overwrite] [--print-config] [--dry-run] [--code FILE] "
         "[--launch-file NAME] "
         "[--SECTION.FIELD VALUE ...]",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "config",

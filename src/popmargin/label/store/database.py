@@ -32,6 +32,7 @@ SERVER_THREADS = 40
 CHECKPOINT_SECONDS = 5.0
 """How long after a write SQLite's log is moved into the file, so that the file alone is nearly whole."""
 _MIGRATION_LOCK = 0x706F706D  # "popm"
+_VERSION_TABLE = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, PRIMARY KEY (version_num))"
 _LOST_RACE = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
 
 _LOST = (DBAPIError, ConnectionResetError, ConnectionAbortedError)
@@ -224,12 +225,17 @@ class Database:
         found = _revision(connection, self.name)
         if found == REVISION:  # another process was faster
             return
+        if found is None:  # all that the revisions would make, at once; tests hold the two against each other
+            metadata.create_all(connection)
+            connection.execute(text(_VERSION_TABLE))
+            connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
+            return
         from alembic import command
         from alembic.script import ScriptDirectory
 
         settings = alembic_config()
         known = {script.revision for script in ScriptDirectory.from_config(settings).walk_revisions()}
-        if found is not None and found not in known:
+        if found not in known:
             raise RunError(
                 f"{self.name}: written by a newer popmargin (schema {found}; this version knows {REVISION}). Nothing "
                 "was changed. Upgrade popmargin."
