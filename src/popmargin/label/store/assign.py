@@ -19,6 +19,7 @@ from popmargin.label.store.disputes import disputed
 from popmargin.label.store.offers import next_offered, taken_up
 from popmargin.label.store.records import Shown
 from popmargin.label.store.sql_tables import LEASED, OPEN, START, annotator, assignment, item, project
+from popmargin.label.store.verdict_on import answers_in
 
 REPEAT_AFTER = 10
 """Items are repeated only after at least this many others."""
@@ -266,7 +267,11 @@ def take_disputed(connection: Connection, who: int, number: int, now: datetime) 
     had = connection.execute(
         select(assignment.c.id).where(assignment.c.annotator == who, assignment.c.item == number)
     ).scalar()
-    if had is not None or connection.execute(disputed(person.project).where(item.c.id == number)).scalar() is None:
+    answers = answers_in(connection, person.project).values()
+    if (
+        had is not None
+        or connection.execute(disputed(person.project, answers).where(item.c.id == number)).scalar() is None
+    ):
         raise DataError(Sentence("refused_not_disputed"))
     return _give(connection, person, number, now, adjudicates=True)
 
@@ -274,7 +279,8 @@ def take_disputed(connection: Connection, who: int, number: int, now: datetime) 
 def _disputed(connection: Connection, person: Any, now: datetime) -> int | None:
     """The first item on which others disagree, and that nobody is deciding."""
     had = exists().where(assignment.c.annotator == person.id, assignment.c.item == item.c.id)
-    items = disputed(person.project).where(~had).order_by(item.c.position).limit(1)
+    answers = answers_in(connection, person.project).values()
+    items = disputed(person.project, answers).where(~had).order_by(item.c.position).limit(1)
     found = connection.execute(items).scalar()
     return None if found is None else _give(connection, person, found, now, adjudicates=True)
 

@@ -348,8 +348,10 @@ def _votes(request: Request, person: Person, assignment: Assignment) -> list[dic
     votes = store_of(request).votes_on(assignment.item)
     said: list[dict[str, str]] = []
     for vote in votes:
-        choice = choice_for(assignment, vote.verdict, vote.wrong)
-        said.append({"said": "" if choice is None else words[choice], "note": vote.note})
+        choices = {"": choice_for(assignment, vote.verdict, vote.wrong)}
+        choices |= {f"{name}: ": choice_for(assignment, verdict, None) for name, verdict in vote.criteria.items()}
+        told = [f"{name}{words[choice]}" for name, choice in choices.items() if choice is not None]
+        said.append({"said": "; ".join(told), "note": vote.note})
     return said
 
 
