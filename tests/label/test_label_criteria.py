@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,10 @@ from label_stores import preferences
 from popmargin.cli.criteria_option import read_criteria
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.export.criteria_columns import criteria_labels
+from popmargin.label.export.label_files import save_labels
 from popmargin.label.export.preferences import preferences_of
 from popmargin.label.export.rated_responses import rated_responses
+from popmargin.label.outside.import_labels import Imported, import_labels
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.quality.criteria_quality import criteria_agreement
 from popmargin.label.quality.label_quality import label_quality
@@ -163,6 +166,41 @@ def test_criteria_in_a_file_and_with_settings_that_exclude_them(store: LabelStor
 
     with pytest.raises(ConfigError, match="several criteria"):
         store.record_many(judge.id, pa.table({"item": [1], "verdict": ["first"], "request": ["request-1"]}))
+
+
+def test_labels_on_criteria_come_in_as_they_are_exported(store: LabelStore, tmp_path: Path) -> None:
+    project = compared(store, {"p0": "ff ft fs", "p1": "ss st ff"})
+    table = criteria_labels(store.labels(project.id), project)
+    path = tmp_path / "labels.csv"
+    save_labels(table, path)
+    second = open_project(store, preferences(2), "second", kind="preference", criteria=CRITERIA, say=lambda line: None)
+
+    def told_of(text: str | None = None, **more: Any) -> Imported:
+        path.write_text(text or path.read_text(encoding="utf-8"), encoding="utf-8")
+        return import_labels(store, second, path, **{"format": "csv", **more})
+
+    assert told_of().account.kept == {"stored": 6}
+    names = ["first", "annotator", "verdict", "criteria"]
+
+    def rows(number: int) -> list[tuple[str, ...]]:
+        labels = store.labels(number)
+        return sorted(zip(*(labels[name].to_pylist() for name in names), strict=True))
+
+    assert rows(second.id) == rows(project.id)
+    assert told_of().account.left_out == {"already there": 6}
+    head = "id,annotator,clear,nice"
+    given = f"{head}\np0,ann0,first,second\np1,new,first,\np1,other,first,maybe\np0,new,second,tie\n"
+    found = told_of(given, named={"kind": "nice"})
+    assert found.account.kept == {"stored": 1} and found.account.left_out == {
+        "a criterion without an answer": 2,
+        "another answer stands": 1,
+    }
+    assert "it has no answer on criterion 'kind'" in found.left_out[0].message
+    assert "'maybe' is no answer on criterion 'kind'" in found.left_out[1].message
+    assert "'first; kind: first', not 'first'" in found.left_out[2].message
+    for more, message in (({"format": "argilla"}, "from argilla to CSV"), ({"question": "x"}, "--question names one")):
+        with pytest.raises(ConfigError, match=message):
+            told_of(**more)
 
 
 @pytest.mark.parametrize(
