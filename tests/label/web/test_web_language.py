@@ -28,7 +28,7 @@ OF_THE_LEAD = {"admin.html.j2", "items.html.j2", "item.html.j2", "quality.html.j
 """Pages that are in English alone; every other template takes its words from a file."""
 ENGLISH = shipped("en").by_key
 TECHNICAL = {
-    "action", "aria-current", "aria-hidden", "aria-labelledby", "aria-pressed", "autocomplete", "checked", "class",
+    "action", "aria-current", "aria-hidden", "aria-live", "formnovalidate", "data-distinct", "aria-labelledby", "aria-pressed", "autocomplete", "checked", "class",
     "content", "data-assignment", "data-draggable", "data-enlarge", "data-group", "data-guidelines", "data-images",
     "data-keys", "data-kind", "data-load", "data-number", "data-pick", "data-place", "data-toggle", "data-version",
     "data-zoom", "decoding", "defer", "dir", "draggable", "for", "form", "height", "hidden", "href", "http-equiv",
@@ -104,7 +104,9 @@ def beside(
     rows = rows or rows_of(2 * items)
     site.store.import_preferences(project.id, preferences_of(rows))
     ids = [row["id"] for row in rows]
-    asked = {"response": ["chosen"] * len(ids)} if kind == "rating" else {}
+    asked: dict[str, Any] = {"response": ["chosen"] * len(ids)} if kind == "rating" else {}
+    if kind == "rank":
+        ids, asked = ids[:1], {"others": [ids[1:]]}
     site.store.add_items(
         project.id, kind, ids[0::2] if kind == "pop" else ids, ids[1::2] if kind == "pop" else None, **asked
     )
@@ -126,6 +128,8 @@ def tasks(first: Site) -> Iterator[tuple[str, str]]:
         "graded": beside(first, "preference", grades=True, both_bad=True),
         "plain": beside(first, "preference", both_bad=True),
         "rating": beside(first, "rating", scale=10),
+        "ranking": beside(first, "rank", items=3),
+        "ranked images": beside(first, "rank", rows=image_rows(3), wording="«w»"),
         "criteria": beside(first, "preference", criteria=criteria),
         "pop of images": beside(first, rows=image_rows(2)),
         "images": beside(first, "preference", rows=image_rows(1), wording="«w»"),
@@ -135,7 +139,9 @@ def tasks(first: Site) -> Iterator[tuple[str, str]]:
         client = site.client(site.add("«n»")[1])
         yield name, client.get("/").text
         html = client.get("/").text
-        choice = {"rating": "3", "rated images": "3"}.get(name, "right-2" if name == "graded" else "left")
+        special = {"rating": "3", "rated images": "3", "graded": "right-2"}
+        special |= {"ranking": "2>1>3>4>6>5", "ranked images": "2>3>1"}
+        choice = special.get(name, "left")
         sent = (
             {"choice": choice} if not site.project.criteria else {f"criterion_{one.name}": choice for one in criteria}
         )
@@ -299,7 +305,7 @@ def test_every_text_is_used_and_every_used_text_exists() -> None:
     begun = {first or second for first, second in re.findall(r'f"([a-z_]+)\{|"([a-z_]+_)" ~', source)}
     named = set(re.findall(r'"(\w+)"', source))
     unused = [key for key in ENGLISH if key not in named and not any(key.startswith(start) for start in begun)]
-    assert [key for key in unused if not re.fullmatch(r"(response|image)_[12]", key)] == []
+    assert [key for key in unused if not re.fullmatch(r"(response|image)_[12]|rule_\w+", key)] == []
 
 
 def test_scripts_have_no_words() -> None:

@@ -14,6 +14,7 @@ from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.language.page_texts import ENGLISH, texts_of
 from popmargin.label.store.changes import log_change
 from popmargin.label.store.items import EVERYBODY, check_settings, first_kind
+from popmargin.label.store.project_events import note
 from popmargin.label.store.records import STATES
 from popmargin.label.store.shown_columns import check_shown, dump_names, stored_names
 from popmargin.label.store.sql_tables import annotator, assignment, item, project
@@ -75,6 +76,7 @@ def change_settings(connection: Connection, found: Any, values: Mapping[str, Any
         if name == "language":
             said = [texts_of(kept).lang for kept in said]
         log_change(connection, found.id, who, name, *said, now)
+        note(connection, found.id, "project.changed", {"setting": name}, now)
     if new:
         connection.execute(update(project).where(project.c.id == found.id).values(**new))
     if new.get("passing", 0) is None:  # nobody has to pass any more
@@ -148,6 +150,7 @@ def set_gold(
     if any(counts.values()):
         said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         log_change(connection, found.id, who, "gold", counted(found.gold_items, "item"), said, now)
+        note(connection, found.id, "project.changed", {"setting": "gold"}, now)
         _search_again(connection, found.id)
     return counts
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, cast, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, case, cast, false, func, or_, select
 from sqlalchemy.types import Integer
 
 from popmargin.data.conversation import Text
@@ -34,7 +34,8 @@ def disputed(number: int, answers: Iterable[ColumnElement[Any]]) -> Select[Any]:
     """Items of a project that have all their labels, on which people disagree, and that nobody has adjudicated.
 
     People whose labels do not count have no say, nor has who cannot tell; ratings disagree from two points on. With
-    several criteria, they disagree on an item if they do on any of these.
+    several criteria, they disagree on an item if they do on any of these. Rankings are never disputed: people seldom
+    give the same order.
 
     Args:
         number: of the project.
@@ -49,7 +50,7 @@ def disputed(number: int, answers: Iterable[ColumnElement[Any]]) -> Select[Any]:
         spread = func.max(rating) - func.min(rating)
         asked = _votes(said).join(item, item.c.id == assignment.c.item)
         votes = asked.where(assignment.c.project == number).group_by(assignment.c.item)
-        apart = votes.where(item.c.kind != "rating").having(func.count(func.distinct(said)) > 1)
+        apart = votes.where(item.c.kind.not_in(("rating", "rank"))).having(func.count(func.distinct(said)) > 1)
         far = votes.where(item.c.kind == "rating").having(spread >= _RATING_GAP)
         contested += [item.c.id.in_(apart), item.c.id.in_(far)]
     return select(item.c.id).where(
@@ -72,7 +73,13 @@ def contested_item(answers: Iterable[ColumnElement[Any]]) -> ColumnElement[bool]
         rating = cast(said, Integer)
         verdicts = votes.with_only_columns(func.count(func.distinct(said))).scalar_subquery()
         spread = votes.with_only_columns(func.max(rating) - func.min(rating)).scalar_subquery()
-        found.append(case((item.c.kind == "rating", func.coalesce(spread, 0) >= _RATING_GAP), else_=verdicts > 1))
+        found.append(
+            case(
+                (item.c.kind == "rating", func.coalesce(spread, 0) >= _RATING_GAP),
+                (item.c.kind == "rank", false()),
+                else_=verdicts > 1,
+            )
+        )
     return or_(*found)
 
 

@@ -2,11 +2,10 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 from sqlalchemy import Connection, select, update
 
 from popmargin.data.questions import KINDS, RATINGS, SIDES, Kind, PreferenceText, Side, Verdict, golds_of
@@ -15,7 +14,8 @@ from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Prefere
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.chained_tasks import run_links
 from popmargin.label.store.database import CHUNK, Database
-from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
+from popmargin.label.store.ranked_items import check_rankings
+from popmargin.label.store.sql_tables import annotator, item, preference, project
 
 WORDING_CHARACTERS = 60
 STORED = tuple(name for name in COLUMNS if name != "cluster")
@@ -30,17 +30,6 @@ RANGES = {
     "training": (1, 1_000_000),
 }
 """Smallest and largest project settings that the database's columns and times can hold."""
-
-ITEM_SCHEMA = pa.schema(
-    [
-        pa.field("item", pa.int64()),
-        pa.field("kind", pa.string()),
-        pa.field("first", pa.string()),
-        pa.field("second", pa.string()),
-        pa.field("gold", pa.string()),
-        pa.field("response", pa.string()),
-    ]
-)
 
 
 def check_settings(
@@ -163,18 +152,20 @@ def add_items(
     overlap: int | None,
     response: Sequence[Side] | None,
     chained: bool = False,
+    others: Sequence[Sequence[str]] | None = None,
 ) -> int:
     """Store items after those that the project has: in a shuffled order, or chained, in this one."""
     found = lock_project(connection, number)
     _check_items(kind, first, second, gold, overlap, response, found)
     known = preference_keys(connection, number)
+    _check_rankings(kind, first, others, known, found.name)
     firsts = _rows_of(known, first, "first", found.name)
     seconds = [None] * len(first) if second is None else _rows_of(known, second, "second", found.name)
     golds = [None] * len(first) if gold is None else list(gold)
     responses = [None] * len(first) if response is None else list(response)
     places = overlap or found.overlap
     order = list(range(len(first))) if chained else item_order(found.seed, found.items, len(first))
-    links = run_links(first, second or (), golds) if chained else [None] * len(first)
+    links = run_links(first, second or (), golds) if chained and kind != "rank" else [None] * len(first)
     for start in range(0, len(order), CHUNK):
         rows = [
             {
@@ -183,6 +174,7 @@ def add_items(
                 "kind": kind,
                 "first": firsts[row],
                 "second": seconds[row],
+                "others": None if others is None else json.dumps(list(others[row]), ensure_ascii=False),
                 "response": responses[row],
                 "gold": golds[row],
                 "overlap": places if golds[row] is None else EVERYBODY,
@@ -241,6 +233,24 @@ def _check_items(
             raise DataError(f"items: row {row}: response is {value!r}. {did_you_mean(str(value), SIDES)}")
 
 
+def _check_rankings(
+    kind: Kind, first: Sequence[str], others: Sequence[Sequence[str]] | None, known: dict[str, int], name: str
+) -> None:
+    if (others is not None) != (kind == "rank") or (others is not None and len(others) != len(first)):
+        raise DataError(
+            "Items of kind 'rank' need a list of the other preferences each; items of other kinds have none."
+        )
+    if others is not None:
+        check_rankings(first, others)
+        for row, rest in enumerate(others):
+            missing = [key for key in rest if key not in known]
+            if missing:
+                raise DataError(
+                    f"items: row {row}, column 'others': project '{name}' has no preference {missing[0]!r}. Import the "
+                    "preferences first, with the same ids."
+                )
+
+
 def _rows_of(known: dict[str, int], keys: Sequence[str], column: str, name: str) -> list[int]:
     missing = [(row, key) for row, key in enumerate(keys) if key not in known]
     if missing:
@@ -249,49 +259,6 @@ def _rows_of(known: dict[str, int], keys: Sequence[str], column: str, name: str)
             f"({counted(len(missing), 'such row')}). Import the preferences first, with the same ids."
         )
     return [known[key] for key in keys]
-
-
-def item_batches(database: Database, number: int, unlabelled_by: int | None) -> Iterator[Any]:
-    """Items of a project in the order they were added, each batch read in a transaction of its own."""
-    one, other = preference.alias("one"), preference.alias("other")
-    last = 0
-    while True:
-        query = (
-            select(
-                item.c.id,
-                item.c.kind,
-                one.c.key.label("first"),
-                other.c.key.label("second"),
-                item.c.gold,
-                item.c.response,
-            )
-            .join_from(item, one, one.c.id == item.c.first)
-            .outerjoin(other, other.c.id == item.c.second)
-            .where(item.c.project == number, item.c.id > last)
-            .order_by(item.c.id)
-            .limit(CHUNK)
-        )
-        if unlabelled_by is not None:
-            done = (
-                select(assignment.c.id)
-                .where(
-                    assignment.c.annotator == unlabelled_by,
-                    assignment.c.item == item.c.id,
-                    assignment.c.state == "done",
-                )
-                .exists()
-            )
-            query = query.where(~done)
-        with database.read() as connection:
-            rows = connection.execute(query).all()
-        if not rows:
-            return
-        columns = [
-            pa.array(list(column), field.type)
-            for column, field in zip(zip(*rows, strict=True), ITEM_SCHEMA, strict=True)
-        ]
-        yield pa.RecordBatch.from_arrays(columns, schema=ITEM_SCHEMA)
-        last = rows[-1].id
 
 
 def first_kind(connection: Connection, number: int) -> Kind | None:

@@ -14,6 +14,7 @@ from popmargin.label.store.answers import Answer
 from popmargin.label.store.assign import shown
 from popmargin.label.store.criteria import load_criteria, load_verdicts
 from popmargin.label.store.database import Database
+from popmargin.label.store.project_events import note_labels
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, project
 
 _COLUMNS = ("swap_pairs", "swap_first", "swap_second")
@@ -136,6 +137,7 @@ def record_outside(
         .where(annotator.c.id == who)
         .values(done=annotator.c.done + len(fresh), number=person.number + len(new))
     )
+    note_labels(connection, who, [row.answer.request for row in fresh], now)
     others = {number: load_verdicts(had[number].criteria) for number in stands}
     return [_said(stands[row.item], others[row.item], row.answer) if row.item in stands else None for row in rows]
 

@@ -1,6 +1,6 @@
 """The lead's JSON API: projects, rows, people, settings and the report, for programs with a token of their own."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -23,8 +23,9 @@ from popmargin.label.web.posted_rows import rows_as_preferences
 from popmargin.label.web.security import LEAD, Program
 from popmargin.label.web.view import session_of, store_of
 
-_bearer = HTTPBearer(auto_error=False, description="A token from `popmargin label token add NAME`.")
+bearer = HTTPBearer(auto_error=False, description="A token from `popmargin label token add NAME`.")
 LEAD_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Refusal, "description": "The request cannot be read."},
     401: {"model": Refusal, "description": "Missing or unknown token."},
     403: {"model": Refusal, "description": "The token may only read."},
     404: {"model": Refusal, "description": "There is no such project or annotator."},
@@ -48,7 +49,7 @@ def owner_of(request: Request) -> str:
     return f"token {session.owner.name}"
 
 
-router = APIRouter(prefix=LEAD, dependencies=[Depends(_bearer), Depends(owner_of)], responses=LEAD_ERRORS)
+router = APIRouter(prefix=LEAD, dependencies=[Depends(bearer), Depends(owner_of)], responses=LEAD_ERRORS)
 
 
 class _Body(BaseModel):
@@ -121,11 +122,11 @@ class AnnotatorChange(_Body):
     """
 
     active: bool | None = None
-    discarded: Annotated[bool | None, Field(description="only true")] = None
+    discarded: Literal[True] | None = None
     adjudicator: bool | None = None
     quota: Annotated[int | None, Field(ge=-1)] = None
     weight: Annotated[float | None, Field(description="how much each of their labels counts, up to 1")] = None
-    held: Annotated[bool | None, Field(description="only false")] = None
+    held: Literal[False] | None = None
 
 
 @router.get("/projects")
@@ -223,10 +224,8 @@ def change_annotator(request: Request, project: RowId, annotator: RowId, wanted:
     """Switch a person off or on, discard the labels, give a quota, or let them adjudicate."""
     found, store = project_of(request, project), store_of(request)
     who = annotator_of(request, found, annotator)
-    if wanted.discarded is False or wanted.held is True:
-        raise HTTPException(422, "discarded takes only true (active: true takes it back), and held only false.")
     if wanted.discarded and wanted.active:
-        raise HTTPException(422, "Labels that are discarded are those of somebody who is not active: omit active.")
+        raise HTTPException(409, "Labels that are discarded are those of somebody who is not active: omit active.")
     if wanted.active is not None:
         store.set_active(who.id, wanted.active)
     if wanted.discarded:

@@ -17,6 +17,7 @@ from popmargin.label.web.criteria_answers import FIELD, choices_on, criteria_for
 from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId, Seconds, new_request
 from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
 from popmargin.label.web.languages import Languages
+from popmargin.label.web.ranked_answers import order_said, pair_buttons, places_of
 from popmargin.label.web.screen import (
     SURE,
     choice_for,
@@ -197,7 +198,8 @@ def answer(
         )
     except StaleAnswerError:
         given = {"note": note, "back": back, "idle": idle}
-        given |= {FIELD + name: value for name, value in choices.items()} or {"choice": choice}
+        fields = {FIELD + name: value for name, value in choices.items()}
+        given |= fields if choice is None else {"choice": choice}
         given |= {} if confidence is None else {"confidence": confidence}
         return _stale_page(request, person, _own(request, person, assignment), given)
     if found.training and back == "task":
@@ -314,6 +316,7 @@ def signed_out(request: Request) -> Response:
 
 def _task_page(request: Request, person: Person, assignment: Assignment, *, editing: bool) -> Response:
     project, texts, kind = person.project, language_of(request), assignment.kind
+    size, ranked = len(assignment.preferences), assignment.kind == "rank"
     asked: dict[str, Any] = {"images": assignment.images is not None, "wording": project.wording, "texts": texts}
     buttons = buttons_of(kind, project.scale, grades=project.grades, both_bad=project.both_bad, rtl=texts.rtl)
     return page(
@@ -322,9 +325,10 @@ def _task_page(request: Request, person: Person, assignment: Assignment, *, edit
         assignment=assignment,
         screen=screen_of(assignment),
         question=question_of(kind, criteria=len(project.criteria), **asked),
-        rule=signed_rule(**asked) if kind == "pop" else "",
+        rule=signed_rule(kind, **asked),
         words=words_of(kind, **asked),
-        buttons=buttons,
+        buttons=pair_buttons(size) if ranked else buttons,
+        fields=places_of(size, texts) if ranked else project.criteria,
         arrows=arrows_of(rtl=texts.rtl),
         wording=wording_in(texts, project.wording),
         present=None if person.project.criteria else choice_of(assignment),
@@ -373,7 +377,7 @@ def _stale_page(request: Request, person: Person, assignment: Assignment, given:
         "stale.html.j2",
         409,
         assignment=assignment,
-        chosen=_in_words(words, person.project, given),
+        chosen=_in_words(words, person.project, assignment, given),
         again=again,
         project=person.project,
     )
@@ -385,8 +389,11 @@ def _words(request: Request, person: Person, assignment: Assignment) -> dict[Cho
     return words_of(assignment.kind, images=images, wording=person.project.wording, texts=texts)
 
 
-def _in_words(words: Mapping[Choice, str], project: Project, given: Mapping[str, Any]) -> str:
+def _in_words(words: Mapping[Choice, str], project: Project, assignment: Assignment, given: Mapping[str, Any]) -> str:
     """What a form says, in the words of the page."""
+    if assignment.kind == "rank" and "choice" not in given:
+        places = {name.removeprefix(FIELD): value for name, value in given.items() if name.startswith(FIELD)}
+        return words[order_said(assignment, places)]
     if not project.criteria:
         return words[given["choice"]]
     return "; ".join(words[given[FIELD + one.name]] for one in project.criteria)

@@ -1,16 +1,19 @@
 """The question and the answers of a task in words: those of the kind, for texts or images, and the project's own."""
 
 from dataclasses import dataclass
-from typing import Literal
+from itertools import permutations
+from typing import Annotated, Literal
 
-from popmargin.data.questions import RATINGS, Kind, Rating
+from pydantic import StringConstraints
+
+from popmargin.data.questions import RANKED, RATINGS, Kind, Order, Rating, order_of
 from popmargin.label.language.page_texts import ENGLISH, PageTexts, shipped
 
 Place = Literal["left", "right", "tie", "both_bad", "unsure", "wrong-left", "wrong-right", "wrong-both"]
 Graded = Literal["left-3", "left-2", "left-1", "right-1", "right-2", "right-3"]
 """Which response is better, and by how much."""
-Choice = Place | Graded | Rating
-"""An answer as shown on the screen."""
+Choice = Place | Graded | Rating | Annotated[Order, StringConstraints(pattern=r"^[1-6](>[1-6]){2,5}$")]
+"""An answer as shown on the screen; an order has the numbers of the pairs on it, the largest difference first."""
 
 BETTER = "better"
 """The wording of a project that has none of its own; a page says it in its language."""
@@ -31,11 +34,16 @@ def words_of(kind: Kind, *, images: bool, wording: str = BETTER, texts: PageText
     words: dict[Choice, str] = {"unsure": texts.said("unsure")}
     if kind == "rating":
         return words | {"left": texts.said(response), **{number: number for number in RATINGS}}
+    if kind == "rank":
+        pairs = {number: texts.said("pair", number=number) for number in range(1, RANKED[-1] + 1)}
+        orders = (order for size in RANKED for order in permutations(range(1, size + 1)))
+        words |= {RATINGS[number - 1]: pair for number, pair in pairs.items()}
+        return words | {order_of(order): " > ".join(pairs[number] for number in order) for order in orders}
     words["tie"] = texts.said("tie")
     if kind == "pop":
         wrong: dict[Choice, str] = {"wrong-left": "wrong_1", "wrong-right": "wrong_2", "wrong-both": "wrong_both"}
-        sides: dict[Choice, str] = {"left": "pair_1", "right": "pair_2"}
-        return words | {choice: texts.said(key) for choice, key in (sides | wrong).items()}
+        words |= {"left": texts.said("pair", number=1), "right": texts.said("pair", number=2)}
+        return words | {choice: texts.said(key) for choice, key in wrong.items()}
     words |= {"left": texts.said(f"{response}_1"), "right": texts.said(f"{response}_2")}
     words["both_bad"] = texts.said("both_bad")
     graded = {
@@ -80,25 +88,29 @@ def question_of(
     about = "_images" if images else ""
     if criteria:
         return texts.said(f"questions_{kind}{about}")
-    if kind == "preference":
-        return texts.said(f"question_preference{about}", wording=wording_in(texts, wording))
+    if kind in ("preference", "rank"):
+        return texts.said(f"question_{kind}{about}", wording=wording_in(texts, wording))
     if kind == "pop" and wording != BETTER:
         return texts.said(f"question_pop_wording{about}", wording=wording)
     return texts.said(f"question_{kind}{about}")
 
 
-def signed_rule(*, images: bool, wording: str = BETTER, texts: PageTexts | None = None) -> str:
-    """What to do about a preferred response that is not the better one; in English without texts.
+def signed_rule(kind: Kind = "pop", *, images: bool, wording: str = BETTER, texts: PageTexts | None = None) -> str:
+    """What to do about a preferred response that is not the better one; nothing where preferences are not compared.
+
+    It is in English without texts.
 
     Example:
         >>> signed_rule(images=False, wording="more convincing")
         'If a preferred response is not the more convincing one, choose the other pair.'
     """
+    if kind not in ("pop", "rank"):
+        return ""
     texts = texts or shipped(ENGLISH)
-    about = "_images" if images else ""
+    about, rule = "_images" if images else "", "rule" if kind == "pop" else "rule_rank"
     if wording == BETTER:
-        return texts.said(f"rule{about}")
-    return texts.said(f"rule_wording{about}", wording=wording)
+        return texts.said(f"{rule}{about}")
+    return texts.said(f"{rule}_wording{about}", wording=wording)
 
 
 @dataclass(frozen=True, kw_only=True)

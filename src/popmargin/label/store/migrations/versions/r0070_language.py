@@ -6,7 +6,7 @@ from alembic import op
 from popmargin.label.store.migrations.versions.r0002_ratings import make_anew
 
 revision = "0070"
-down_revision = "0040"
+down_revision = "0060"
 branch_labels = None
 depends_on = None
 
