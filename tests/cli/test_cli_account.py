@@ -20,7 +20,8 @@ NO_ROWS = {
     "label annotators add", "label annotators token", "label annotators activate", "label annotators deactivate",
     "label annotators admit", "label annotators forget", "label annotators adjudicate",
     "label annotators quota", "label annotators lead", "label annotators weight",
-    "label annotators discard", "label annotators list", "label backup", "label guidelines", "label next",
+    "label annotators discard", "label annotators list", "label backup", "label guidelines",
+    "label language", "label next",
     "label status", "label token add", "label token list", "label token revoke",
     "objectives", "study power", "schema", "completion", "report",
 }  # fmt: skip

@@ -85,7 +85,7 @@ def test_it_is_an_answer_only_where_it_is_offered(store: LabelStore) -> None:
     project = open_project(store, preferences(3), "plain", kind="preference", say=lambda line: None)
     who = store.add_annotator(project.id, "ann")[0].id
     task = store.next_assignment(who)
-    with pytest.raises(DataError, match="does not offer the answer 'both_bad'"):
+    with pytest.raises(DataError, match="does not offer the answer that both are bad"):
         store.record(who, task.id, "both_bad", request="r1")
     store.change(project.id, both_bad=True)
     store.record(who, task.id, "both_bad", request="r1")

@@ -1,6 +1,8 @@
 """Several criteria a task: one answer has a verdict on each, all or none; reports and exports know them apart."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,10 @@ from label_stores import preferences
 from popmargin.cli.criteria_option import read_criteria
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.export.criteria_columns import criteria_labels
+from popmargin.label.export.label_files import save_labels
 from popmargin.label.export.preferences import preferences_of
 from popmargin.label.export.rated_responses import rated_responses
+from popmargin.label.outside.import_labels import Imported, import_labels
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.quality.criteria_quality import criteria_agreement
 from popmargin.label.quality.label_quality import label_quality
@@ -162,3 +166,105 @@ def test_criteria_in_a_file_and_with_settings_that_exclude_them(store: LabelStor
 
     with pytest.raises(ConfigError, match="several criteria"):
         store.record_many(judge.id, pa.table({"item": [1], "verdict": ["first"], "request": ["request-1"]}))
+
+
+def test_labels_on_criteria_come_in_as_they_are_exported(store: LabelStore, tmp_path: Path) -> None:
+    project = compared(store, {"p0": "ff ft fs", "p1": "ss st ff"})
+    table = criteria_labels(store.labels(project.id), project)
+    path = tmp_path / "labels.csv"
+    save_labels(table, path)
+    second = open_project(store, preferences(2), "second", kind="preference", criteria=CRITERIA, say=lambda line: None)
+
+    def told_of(text: str | None = None, **more: Any) -> Imported:
+        path.write_text(text or path.read_text(encoding="utf-8"), encoding="utf-8")
+        return import_labels(store, second, path, **{"format": "csv", **more})
+
+    assert told_of().account.kept == {"stored": 6}
+    names = ["first", "annotator", "verdict", "criteria"]
+
+    def rows(number: int) -> list[tuple[str, ...]]:
+        labels = store.labels(number)
+        return sorted(zip(*(labels[name].to_pylist() for name in names), strict=True))
+
+    assert rows(second.id) == rows(project.id)
+    assert told_of().account.left_out == {"already there": 6}
+    head = "id,annotator,clear,nice"
+    given = f"{head}\np0,ann0,first,second\np1,new,first,\np1,other,first,maybe\np0,new,second,tie\n"
+    found = told_of(given, named={"kind": "nice"})
+    assert found.account.kept == {"stored": 1} and found.account.left_out == {
+        "a criterion without an answer": 2,
+        "another answer stands": 1,
+    }
+    assert "it has no answer on criterion 'kind'" in found.left_out[0].message
+    assert "'maybe' is no answer on criterion 'kind'" in found.left_out[1].message
+    assert "'first; kind: first', not 'first'" in found.left_out[2].message
+    for more, message in (({"format": "argilla"}, "from argilla to CSV"), ({"question": "x"}, "--question names one")):
+        with pytest.raises(ConfigError, match=message):
+            told_of(**more)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "by_criterion"),
+    [
+        # p0: apart on kindness alone; p1: on neither, one cannot tell; p2: on clearness; p3: on both.
+        (
+            "preference",
+            {"p0": "ff fs ff", "p1": "ft fu ft", "p2": "ft st ft", "p3": "ff st ff"},
+            {"clear": 2, "kind": 2},
+        ),
+        ("rating", {"p0": "41 43 51", "p1": "32 43 32"}, {"clear": 0, "kind": 1}),
+    ],
+)
+def test_people_who_disagree_on_any_criterion_are_disputed(
+    tmp_path: Path, kind: str, said: dict[str, str], by_criterion: dict[str, int]
+) -> None:
+    address = tmp_path / "labels.db"
+    with LabelStore.open(address) as opened:
+        disputed_on_any(opened, kind, said, by_criterion)
+
+
+@pytest.mark.slow
+def test_people_who_disagree_on_any_criterion_are_disputed_in_postgres(new_database: Callable[[], str]) -> None:
+    with LabelStore.open(new_database()) as opened:
+        disputed_on_any(opened, "rating", {"p0": "41 43 51", "p1": "32 43 32"}, {"clear": 0, "kind": 1})
+
+
+def disputed_on_any(store: LabelStore, kind: str, said: dict[str, str], by_criterion: dict[str, int]) -> None:
+    """Three people answer both questions in the letters of these words; the judge decides, and that is exported."""
+    words = {"f": "first", "s": "second", "t": "tie", "u": "unsure"}
+    rows = preferences(len(said))
+    project = open_project(store, rows, "asked", kind=kind, criteria=CRITERIA, overlap=3, say=lambda line: None)
+    for voter in range(3):
+        who = store.add_annotator(project.id, f"ann{voter}")[0].id
+        while (task := store.next_assignment(who)) is not None:
+            both = (
+                said[task.first.id].split()[voter]
+                if task.response != "rejected"
+                else ("33" if kind == "rating" else "")
+            )
+            one, other = (words.get(letter, letter) for letter in both)
+            store.record(who, task.id, one, request=f"{voter}-{task.id}", criteria={"kind": other})
+    contested = {"p0", "p2", "p3"} if kind == "preference" else {"p0"}
+    assert store.disputed(project.id) == len(contested) and store.disputed_by_criterion(project.id) == by_criterion
+    assert len(store.browse(project.id, state="disputed").items) == len(contested)
+    judge = store.add_annotator(project.id, "eve")[0].id
+    store.set_adjudicator(judge, True)
+    decided = set[str]()
+    while (task := store.next_assignment(judge)) is not None:
+        assert task.adjudicates
+        votes = store.votes_on(task.item)
+        if task.first.id == "p0":
+            first = "first" if kind == "preference" else "4"
+            assert [vote.verdict for vote in votes][:2] == [first, first]
+            assert len({vote.criteria["kind"] for vote in votes}) == 2
+        decided.add(task.first.id)
+        verdicts = ("second", "second") if kind == "preference" else ("1", "5")
+        store.record(judge, task.id, verdicts[0], request=f"judge-{task.id}", criteria={"kind": verdicts[1]})
+    assert decided == contested and store.disputed(project.id) == 0
+    for criterion, letter in ("clear", 0), ("kind", 1):
+        found = preferences_of(store, project, criterion=criterion)
+        (row,) = [row for row in found.dataset.to_list() if row["id"] == "p0"]
+        if kind == "preference":  # the decision wins on both
+            assert row["chosen"].startswith("bad 0") and row["soft_label"] == 1.0
+        else:
+            assert {row["chosen_rating"], row["rejected_rating"]} == ({1.0, 3.0} if letter == 0 else {5.0, 3.0})

@@ -11,6 +11,7 @@ VERBS = {
     "assign": "give items to a person, move them to another, or take them back",
     "status": "show the progress of projects and annotators",
     "annotators": "manage annotators",
+    "language": "print the texts of the annotators' pages, or check a translation",
     "guidelines": "show a project's guidelines, or change them",
     "set": "change a project's settings while people label, or show them",
     "export": "write PoP edges, preferences or labels to files",

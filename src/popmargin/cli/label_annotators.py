@@ -97,7 +97,10 @@ def _adjudicate(args: argparse.Namespace) -> int:
             store.set_adjudicator(who.id, not args.stop)
             print(f"{who.name} labels like others" if args.stop else f"{who.name} decides what others disagree on")
         if not args.stop:
-            print(f"{counted(store.disputed(store.project(args.project).id), 'disputed item')} now")
+            project = store.project(args.project).id
+            on = ", ".join(f"{name} {count}" for name, count in store.disputed_by_criterion(project).items())
+            by_criterion = f" (by criterion: {on})" if on else ""
+            print(f"{counted(store.disputed(project), 'disputed item')} now{by_criterion}")
     return 0
 
 

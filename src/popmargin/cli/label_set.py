@@ -12,6 +12,7 @@ from popmargin.cli.gold_options import lease_seconds, read_gold
 from popmargin.cli.store_options import add_store_arguments, user
 from popmargin.data.column_names import column_names
 from popmargin.errors import ConfigError, counted
+from popmargin.label.language.page_texts import read_language, texts_of
 
 _SHOWN = 60
 _WEBHOOK = ("url", "private", "waiting", "attempts", "error", "given_up")
@@ -52,6 +53,11 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--show", type=column_names, metavar="COLUMN,…", help="columns that people see with a task; '' for none"
     )
+    parser.add_argument(
+        "--language",
+        metavar="FILE",
+        help="texts of the annotators' pages: en, de, or a file made from those of `label language`",
+    )
     gold = parser.add_mutually_exclusive_group()
     gold.add_argument("--gold", type=Path, metavar="FILE", help="known answers to add or change, as of label import")
     gold.add_argument("--no-gold", type=Path, metavar="FILE", help="items whose answer is not known after all")
@@ -70,6 +76,7 @@ def _set(args: argparse.Namespace) -> int:
         "votes_hidden": None if args.votes is None else args.votes == "hidden",
         "shown": args.show,
         "both_bad": args.both_bad,
+        "language": None if args.language is None else read_language(args.language),
     }
     settings = {name: value for name, value in given.items() if value is not None}
     for name in ("training", "passing"):
@@ -90,10 +97,16 @@ def _set(args: argparse.Namespace) -> int:
         if file is not None:
             print(_gold(store, project, file, remove=args.gold is None), flush=True)
         if settings:
-            project = store.change(project.id, who=user(), **settings)
+            former, project = project.language, store.change(project.id, who=user(), **settings)
+            if project.language != former:
+                print(
+                    "guidelines stay as they were written; change them with: popmargin label guidelines --set FILE",
+                    file=sys.stderr,
+                )
         project, changes = store.project(project.name), store.changes(project.id)
         progress, webhook = store.progress(project.id), store.webhooks.of(project.id)
     shown = {name: getattr(project, name) for name in (*given, "items", "gold_items")}
+    shown["language"] = texts_of(project.language).lang
     wanted = {"labels_done": progress.labels_done, "labels_wanted": progress.labels_wanted}
     if args.json:
         shown["webhook"] = None if webhook is None else {name: getattr(webhook, name) for name in _WEBHOOK}

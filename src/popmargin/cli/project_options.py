@@ -10,6 +10,7 @@ from popmargin.cli.gold_options import lease_seconds, read_gold
 from popmargin.cli.label_guidelines import read_guidelines
 from popmargin.cli.store_options import NEW_PROJECT
 from popmargin.data.column_names import column_names
+from popmargin.label.language.page_texts import read_language
 from popmargin.label.store.address import may_exist, open_store
 from popmargin.pop.edges import PopEdges
 
@@ -70,7 +71,7 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="'NAME: QUESTION'",
         help="several questions about each task, for kind preference or rating, or a YAML file of names and questions; "
-        "the first one decides in gold, disputes and exports (default: a single question)",
+        "the first one decides in gold and exports (default: a single question)",
     )
     parser.add_argument(
         "--both-bad",
@@ -86,6 +87,11 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlap", type=int, help="people per item (default: 1)")
     parser.add_argument("--repeat-share", type=float, help="share of items repeated to the same annotator (default: 0)")
     parser.add_argument("--lease-minutes", type=float, help="how long an item is reserved (default: 30)")
+    parser.add_argument(
+        "--language",
+        metavar="FILE",
+        help="texts of the annotators' pages: de, or a file made from those of `label language` (default: en)",
+    )
     parser.add_argument(
         "--guidelines", type=Path, metavar="FILE", help="Markdown file with guidelines (default: those of the kind)"
     )
@@ -118,6 +124,7 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "shown": args.show,
         "both_bad": args.both_bad,
         "criteria": None if args.criteria is None else read_criteria(args.criteria),
+        "language": None if args.language is None else read_language(args.language),
     }
 
 

@@ -94,7 +94,7 @@ def test_markdown_and_code() -> None:
 
 def test_images_are_named_and_not_loaded() -> None:
     html = render("![a cat](https://e.example/cat.png)")
-    assert "<img" not in html and "image: a cat</a>" in html
+    assert "<img" not in html and "![a cat]</a>" in html
 
 
 def test_unknown_language_is_plain_code() -> None:

@@ -51,7 +51,7 @@ def test_the_known_answer_follows_and_who_fails_waits(make_site: Callable[..., S
     page = give(site, client, right=False)
     assert "Another answer was expected" in page and "the known answer is <strong>Response" in page
     waiting = client.get("/").text
-    assert "1 of your 2 answers to the training tasks was as expected; 75% are needed" in waiting
+    assert "Your answers to the training tasks: 1 of 2 as expected; 75% are needed" in waiting
     overview = admin.get("/admin").text
     assert "waits for you" in overview and "1 of 2 training items right" in overview
     admin.post(f"/admin/annotators/{anna.id}/admit", data=fields(overview, f"/{anna.id}/admit"))
@@ -92,7 +92,7 @@ def test_an_adjudicator_sees_the_votes_unless_they_are_hidden(make_site: Callabl
     client = site.client(token)
     html = client.get("/").text
     assert "Others disagree" in html and "as anna &lt;b&gt;" in html and "as ben" in html
-    assert html.count("<li><strong>Response ") == 2 and "<li><strong>Response 1" in html
+    assert html.count('<li dir="auto"><strong>Response ') == 2 and '<li dir="auto"><strong>Response 1' in html
     site.store.change(site.project.id, votes_hidden=True)
     hidden = client.get("/").text
     assert "is not shown in this project" in hidden and "as anna" not in hidden

@@ -36,7 +36,7 @@ def test_a_stale_tab_says_what_stands_and_asks(make_site: Callable[..., Site], s
         assert page.status_code == 200 and site.store.labels(site.project.id)["note"].to_pylist() == ["hasty"]
         return
     assert page.status_code == 409 and site.store.label_history(site.project.id).num_rows == before
-    assert "It stands as <strong>Response 2</strong>" in page.text and "note “considered”" in page.text
+    assert "It stands as <strong>Response 2</strong>" in page.text and "“considered”" in page.text
     assert "You have now chosen <strong>Response 1</strong>" in page.text
     form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.text))
     assert client.post("/answer", data=form).status_code == 200  # "Replace it"

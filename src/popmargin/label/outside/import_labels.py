@@ -1,6 +1,6 @@
 """Labels from other tools into a project: read, matched, stored, and every one accounted for."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,14 +12,16 @@ from popmargin.data.questions import Kind
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.outside import argilla, label_columns, label_studio, potato
 from popmargin.label.outside.match import Matcher
+from popmargin.label.outside.on_criteria import check_format, verdicts_on, with_verdict
 from popmargin.label.outside.outside_label import LeftOut, OutsideLabel, Parser, time_of
 from popmargin.label.outside.verdicts import check_answers, verdict_of
 from popmargin.label.projects.same_project import item_kinds
 from popmargin.label.store.access import NAME_CHARACTERS
 from popmargin.label.store.answers import Answer
+from popmargin.label.store.criteria import check_verdicts
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.outside_answers import OutsideAnswer, request_of
-from popmargin.label.store.records import Project
+from popmargin.label.store.records import Criterion, Project
 
 PARSERS: dict[str, Parser] = {
     "argilla": argilla.read,
@@ -90,18 +92,20 @@ def import_labels(
     """
     if format not in PARSERS:
         raise ConfigError(f"format is '{format}'. {did_you_mean(format, PARSERS)}")
+    fields = (*FIELDS, *(one.name for one in project.criteria))
     for field in named or {}:
-        if field not in FIELDS:
-            raise ConfigError(f"--column {field}=…: '{field}' is not a field. {did_you_mean(field, FIELDS)}")
+        if field not in fields:
+            raise ConfigError(f"--column {field}=…: '{field}' is not a field. {did_you_mean(field, fields)}")
+    check_format(project.criteria, format, question)
     asked = _asked(store, project, kind)
     check_answers(answers or {}, asked, project.scale)
-    now, read = clock(), list(_read(Path(source), format, question, named or {}, annotator))
+    now, read = clock(), list(_read(Path(source), format, question, named or {}, annotator, project.criteria))
     left_out = [found for found in read if isinstance(found, LeftOut)]
     given, untimed = dict[str, dict[int, tuple[OutsideLabel, OutsideAnswer]]](), set[int]()
     matcher = Matcher(store, project, asked)
     models = {who.name for who in store.annotators(project.id) if who.kind != "person"}
     for outside in (found for found in read if isinstance(found, OutsideLabel)):
-        made = _made(outside, asked, project, matcher, answers or {}, now)
+        made = _made(outside, asked, project, matcher, answers or {}, now, named or {})
         who = ((names or {}).get(outside.annotator or "", outside.annotator) or "").strip()
         made = _nobody(outside, who, models) or made
         if isinstance(made, LeftOut):
@@ -190,7 +194,13 @@ def _standing(outside: OutsideLabel, who: str, verdict: str, given: str) -> Left
 
 
 def _made(
-    outside: OutsideLabel, kind: Kind, project: Project, matcher: Matcher, answers: Mapping[str, str], now: datetime
+    outside: OutsideLabel,
+    kind: Kind,
+    project: Project,
+    matcher: Matcher,
+    answers: Mapping[str, str],
+    now: datetime,
+    named: Mapping[str, str],
 ) -> OutsideAnswer | LeftOut:
     found = matcher.find(outside)
     if isinstance(found, LeftOut):
@@ -208,8 +218,14 @@ def _made(
             remedy=f"say what it means: --answer 'WORD=…' with {wanted}.",
         )
     wrong: Any = outside.wrong
+    criteria = verdicts_on(
+        outside, project.criteria, named, lambda value: verdict_of(value, kind, project.scale, answers)
+    )
+    if isinstance(criteria, LeftOut):
+        return criteria
     if turned:
         verdict, wrong = _OTHER.get(verdict, verdict), _OTHER.get(wrong, wrong)
+        criteria = {name: _OTHER.get(said, said) for name, said in criteria.items()}
     order = outside.order
     if turned and order is not None:
         order = (not order[0], order[2], order[1]) if kind == "pop" else (order[0], not order[1], order[2])
@@ -221,8 +237,10 @@ def _made(
             confidence=_number(outside.confidence, "confidence"),
             note=outside.note,
             seconds=_number(outside.seconds, "seconds"),
+            criteria=criteria,
         )
         answer.check(kind, project.scale)
+        check_verdicts(project.criteria, criteria, kind, project.scale, both_bad=project.both_bad)
         at = now if outside.at is None or outside.at == "" else time_of(outside.at)
     except (DataError, ValueError) as error:
         message = str(error) if isinstance(error, DataError) else f"'{str(outside.at)[:40]}' is not a time."
@@ -242,14 +260,20 @@ def _number(value: Any, name: str) -> float | None:
 
 
 def _read(
-    source: Path, format: str, question: str | None, named: Mapping[str, str], annotator: str | None
+    source: Path,
+    format: str,
+    question: str | None,
+    named: Mapping[str, str],
+    annotator: str | None,
+    criteria: Sequence[Criterion],
 ) -> Iterator[OutsideLabel | LeftOut]:
     """The labels of a file; where it does not say who gave them, those of `annotator`, or in Potato's folders of the
     folder's name."""
     files = _files(source, format)
     for path in files:
         broken: list[LeftOut] = []
-        for found in PARSERS[format](_rows(path, broken), question, named):
+        rows = _rows(path, broken)
+        for found in PARSERS[format](with_verdict(rows, criteria, named) if criteria else rows, question, named):
             if isinstance(found, OutsideLabel) and found.annotator is None:
                 who = annotator or (path.parent.name if format == "potato" and source.is_dir() else None)
                 found = replace(found, annotator=who)

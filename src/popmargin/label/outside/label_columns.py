@@ -64,6 +64,7 @@ def read(rows: Rows, question: str | None, columns: Mapping[str, str]) -> Iterat
                 note=str(found["note"] or ""),
                 wrong=found["wrong"],
                 order=_order(cells),
+                cells=cells,
             )
 
 

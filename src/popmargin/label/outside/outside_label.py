@@ -25,6 +25,7 @@ class OutsideLabel:
         seconds: how long it took.
         confidence, note, wrong: as of `Label`.
         order: swap_pairs, swap_first, swap_second of the screen, if known.
+        cells: all columns of its row, in which answers on further criteria are looked for.
     """
 
     place: str
@@ -40,6 +41,7 @@ class OutsideLabel:
     note: str = ""
     wrong: str | None = None
     order: tuple[bool, bool, bool] | None = None
+    cells: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, kw_only=True)

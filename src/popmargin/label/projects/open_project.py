@@ -57,7 +57,7 @@ def open_project(
         seed: of the pairs, and of the project; 0.
         say: called with lines about what was done.
         settings: of `LabelStore.create_project`: overlap, lease_seconds, repeat_share, wording, shown, both_bad,
-            criteria, grades (by default of kind "preference"), and guidelines (by default those of the kind).
+            criteria, language, grades (by default of kind "preference"), and guidelines (by default those of the kind).
 
     Raises:
         DataError: no such project and no data, pairs or gold that are not in the data, gold without an answer, or
@@ -95,7 +95,7 @@ def open_project(
             "criteria have questions of their own, without a wording or grades. Omit --wording and --grades."
         )
     settings.setdefault("grades", draft.kind == "preference" and not criteria)
-    words = {"wording": settings["wording"]} if "wording" in settings else {}
+    words = {name: settings[name] for name in ("wording", "language") if name in settings}
     settings.setdefault("guidelines", guidelines_of(draft.kind, images=holds_images(data), criteria=criteria, **words))
     # Several transactions: a project without preferences or items comes from an interrupted run, and is completed.
     project = found or store.create_project(name, seed=seed or 0, **settings)

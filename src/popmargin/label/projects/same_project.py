@@ -15,6 +15,9 @@ from popmargin.label.store.items import item_order
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 
+_LONG = {"guidelines": "guidelines", "language": "texts of its pages"}
+"""Settings that are too long to be quoted."""
+
 
 def item_kinds(store: LabelStore, found: Project) -> list[Kind]:
     """What a project asks for; empty if it has no items."""
@@ -34,7 +37,7 @@ def refuse_other_settings(found: Project, settings: Mapping[str, Any]) -> None:
     other = [name for name, value in given.items() if value != getattr(found, name)]
     if other:
         told = [
-            "other guidelines" if name == "guidelines" else f"{name} {getattr(found, name)}, not {given[name]}"
+            f"other {_LONG[name]}" if name in _LONG else f"{name} {getattr(found, name)}, not {given[name]}"
             for name in other
         ]
         change = " Change guidelines with: popmargin label guidelines --set FILE." if "guidelines" in other else ""

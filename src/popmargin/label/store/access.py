@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
+from popmargin.label.language.page_texts import ENGLISH
 from popmargin.label.store import assign, items, offers
 from popmargin.label.store.answers import clean
 from popmargin.label.store.changes import log_change
@@ -295,7 +296,11 @@ def project_of(row: Any) -> Project:
         "votes_hidden": bool(row.votes_hidden),
     }
     values |= {"wording": row.wording or "better", "grades": bool(row.grades), "shown": load_names(row.shown)}
-    values |= {"both_bad": bool(row.both_bad), "criteria": load_criteria(row.criteria)}
+    values |= {
+        "both_bad": bool(row.both_bad),
+        "criteria": load_criteria(row.criteria),
+        "language": row.language or ENGLISH,
+    }
     return Project(**values)
 
 

@@ -9,7 +9,14 @@ from popmargin.errors import DataError
 from popmargin.label.store import access, offers
 from popmargin.label.store.api_tokens import ApiTokens
 from popmargin.label.store.database import Database
-from popmargin.label.store.disputes import Disputed, Vote, count_disputed, disputed_items, votes_on
+from popmargin.label.store.disputes import (
+    Disputed,
+    Vote,
+    count_disputed,
+    disputed_by_criterion,
+    disputed_items,
+    votes_on,
+)
 from popmargin.label.store.records import Annotator, AnnotatorKind, Project
 from popmargin.label.store.training import Trained, trained
 from popmargin.label.store.webhooks import Webhooks
@@ -167,6 +174,11 @@ class AnnotatorStore:
         """How many items on which people disagree wait for an adjudicator."""
         with self._database.read() as connection:
             return count_disputed(connection, project)
+
+    def disputed_by_criterion(self, project: int) -> dict[str, int]:
+        """Criterion -> how many of these items people disagree on in it; empty for a project with a single question."""
+        with self._database.read() as connection:
+            return disputed_by_criterion(connection, project)
 
     def disputed_items(self, project: int, limit: int) -> list[Disputed]:
         """The first items on which people disagree and that wait for an adjudicator."""

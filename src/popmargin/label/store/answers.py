@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select, update
 
 from popmargin.data.questions import RATINGS, VERDICTS, Kind, Verdict, is_order
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
+from popmargin.label.language.sentence import Sentence
 from popmargin.label.store.assign import (
     end_lease,
     lease,
@@ -141,10 +142,7 @@ def record(
             )
         had = (stored.verdict, stored.wrong, stored.grade, stored.criteria)
         if had != (answer.verdict, answer.wrong, answer.grade, dump_verdicts(answer.criteria)):
-            raise DataError(
-                f"request {answer.request!r} already stored a different answer to assignment {number}, which is "
-                "kept. Send the new answer with a new request key (on the page: edit the answer in your list)."
-            )
+            raise DataError(Sentence("refused_other_answer"))
         return label_of(stored)
     refuse_archived(person)
     given = own_assignment(connection, who, number)
@@ -152,9 +150,7 @@ def record(
     kind = asked.kind
     answer.check(kind, person.scale, asked.others)
     if answer.verdict == "both_bad" and not person.both_bad:
-        raise DataError(
-            "The project does not offer the answer 'both_bad'. Offer it with: popmargin label set --both-bad."
-        )
+        raise DataError(Sentence("refused_both_bad"))
     criteria = load_criteria(person.criteria)
     check_verdicts(criteria, answer.criteria, kind, person.scale, both_bad=bool(person.both_bad))
     if seen is not None and given.state == "done" and given.revision != seen:
@@ -163,10 +159,7 @@ def record(
             "Nothing was changed. Load it again, and send the new answer with its revision."
         )
     if given.state in ("expired", "skipped") and given.takes_place and not take_place(connection, given.item):
-        raise DataError(
-            f"Assignment {number} was given back and others have since labelled the item, so this answer was not "
-            "stored. Continue with the next item."
-        )
+        raise DataError(Sentence("refused_given_back"))
     if given.state != "done":
         _count(connection, person.id, given, 1)
     values = {**answer.columns(), "guidelines_version": person.guidelines_seen or None}
@@ -181,7 +174,7 @@ def skip(connection: Connection, who: int, number: int, now: datetime) -> None:
     refuse_archived(lock_annotator(connection, who))
     given = own_assignment(connection, who, number)
     if given.state == "done":
-        raise DataError(f"Assignment {number} is already answered and cannot be skipped. Undo the answer first.")
+        raise DataError(Sentence("refused_answered_skip"))
     if given.state == "leased":
         end_lease(connection, given, "skipped", now)
     elif given.state == "expired":
@@ -198,11 +191,11 @@ def resume(connection: Connection, who: int, number: int, now: datetime) -> None
     if given.state == "leased":
         return
     if given.state == "done":
-        raise DataError(f"Assignment {number} is already answered. Change the answer instead.")
+        raise DataError(Sentence("refused_answered_open"))
     if person.project_state == "paused" or person.held or (person.quota is not None and person.done >= person.quota):
-        raise DataError("There are no tasks for you at the moment, so this one was not opened.")
+        raise DataError(Sentence("refused_none_now"))
     if given.takes_place and not take_place(connection, given.item):
-        raise DataError(f"Others have labelled the item of assignment {number} since it was skipped.")
+        raise DataError(Sentence("refused_labelled"))
     lease(connection, number, person, now, since=given.changed_at)
 
 

@@ -15,12 +15,14 @@ from sqlalchemy import Connection, Select, and_, exists, func, select, text, tru
 
 from popmargin.data.questions import order_of
 from popmargin.errors import DataError
+from popmargin.label.language.sentence import Sentence
 from popmargin.label.store.chained_tasks import RUN, kept_in_place
 from popmargin.label.store.disputes import disputed
 from popmargin.label.store.offers import next_offered, taken_up
 from popmargin.label.store.ranked_items import drawn_order, load_others
 from popmargin.label.store.records import SWAPS, Shown
 from popmargin.label.store.sql_tables import LEASED, OPEN, START, annotator, assignment, item, project
+from popmargin.label.store.verdict_on import answers_in
 
 REPEAT_AFTER = 10
 """Items are repeated only after at least this many others."""
@@ -79,7 +81,7 @@ def lock_annotator(connection: Connection, number: int) -> Any:
 def refuse_archived(person: Any) -> None:
     """Raise a DataError if the project of an annotator, as of `lock_annotator`, is archived."""
     if person.project_state == "archived":
-        raise DataError("The project is archived, so nothing in it changes. Its lead can open it again.")
+        raise DataError(Sentence("refused_archived"))
 
 
 def own_assignment(connection: Connection, who: int, number: int) -> Any:
@@ -268,15 +270,20 @@ def take_disputed(connection: Connection, who: int, number: int, now: datetime) 
     had = connection.execute(
         select(assignment.c.id).where(assignment.c.annotator == who, assignment.c.item == number)
     ).scalar()
-    if had is not None or connection.execute(disputed(person.project).where(item.c.id == number)).scalar() is None:
-        raise DataError("This item is not disputed any more, or somebody is deciding it.")
+    answers = answers_in(connection, person.project).values()
+    if (
+        had is not None
+        or connection.execute(disputed(person.project, answers).where(item.c.id == number)).scalar() is None
+    ):
+        raise DataError(Sentence("refused_not_disputed"))
     return _give(connection, person, number, now, adjudicates=True)
 
 
 def _disputed(connection: Connection, person: Any, now: datetime) -> int | None:
     """The first item on which others disagree, and that nobody is deciding."""
     had = exists().where(assignment.c.annotator == person.id, assignment.c.item == item.c.id)
-    items = disputed(person.project).where(~had).order_by(item.c.position).limit(1)
+    answers = answers_in(connection, person.project).values()
+    items = disputed(person.project, answers).where(~had).order_by(item.c.position).limit(1)
     found = connection.execute(items).scalar()
     return None if found is None else _give(connection, person, found, now, adjudicates=True)
 

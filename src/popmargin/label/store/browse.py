@@ -17,6 +17,7 @@ from popmargin.label.store.items import preference_text
 from popmargin.label.store.ranked_items import load_others
 from popmargin.label.store.records import ShownImage, State, Wrong
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference, project
+from popmargin.label.store.verdict_on import answers_in
 
 ItemState = Literal["open", "done", "disputed", "skipped", "notes"]
 """open: labels are wanted. done: it has all its labels. disputed: people disagree, decided or not. skipped: by somebody
@@ -130,7 +131,7 @@ def browse(
         raise ConfigError(f"state is {state!r}. {did_you_mean(str(state), get_args(ItemState))}")
     query = select(item.c.id).where(item.c.project == number).order_by(item.c.id)
     if state is not None:
-        query = query.where(_in_state(number, state))
+        query = query.where(_in_state(connection, number, state))
     words = words.strip()
     named = _named(connection, number, words) if words else None
     if not words or named is not None:
@@ -176,13 +177,13 @@ def _search(
     return found, after, after < newest
 
 
-def _in_state(number: int, state: ItemState) -> ColumnElement[bool]:
+def _in_state(connection: Connection, number: int, state: ItemState) -> ColumnElement[bool]:
     if state == "open":
         return item.c.gold.is_(None) & (item.c.taken < item.c.overlap)
     if state == "done":
         return item.c.gold.is_(None) & (item.c.taken >= item.c.overlap)
     if state == "disputed":
-        return contested_item()
+        return contested_item(answers_in(connection, number).values())
     if state == "skipped":
         # By annotator, then state: that is an index.
         people = select(annotator.c.id).where(annotator.c.project == number)
@@ -219,7 +220,7 @@ def load_items(connection: Connection, number: int, numbers: Sequence[int]) -> l
         select(
             item,
             project.c.images,
-            contested_item().label("disputed"),
+            contested_item(answers_in(connection, number).values()).label("disputed"),
             *(_ONE.c[name].label(f"one_{name}") for name in names),
             *(_OTHER.c[name].label(f"other_{name}") for name in names),
         )

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, case, func, select, update
 
 from popmargin.data.questions import Verdict, golds_of
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
+from popmargin.label.language.page_texts import ENGLISH, texts_of
 from popmargin.label.store.changes import log_change
 from popmargin.label.store.items import EVERYBODY, check_settings, first_kind
 from popmargin.label.store.project_events import note
@@ -28,6 +29,7 @@ CHANGEABLE = (
     "votes_hidden",
     "shown",
     "both_bad",
+    "language",
 )
 """Settings of a project that `LabelStore.change` takes."""
 _PART = 1000
@@ -52,7 +54,11 @@ def change_settings(connection: Connection, found: Any, values: Mapping[str, Any
         values = {**values, "shown": dump_names(values["shown"])}
     if values.get("state", "open") not in STATES:
         raise ConfigError(f"state is {values['state']!r}. {did_you_mean(str(values['state']), STATES)}")
+    if "language" in values:
+        texts_of(values["language"])
     before = {name: getattr(found, name) for name in values} | {"state": found.state or "open"}
+    if "language" in values:
+        before["language"] = found.language or ENGLISH
     if "both_bad" in values:
         before["both_bad"] = bool(found.both_bad)
         if values["both_bad"] and first_kind(connection, found.id) != "preference":
@@ -66,7 +72,10 @@ def change_settings(connection: Connection, found: Any, values: Mapping[str, Any
             "passing is a share of training items, but there are none: set training too, or passing to 0."
         )
     for name, value in new.items():
-        log_change(connection, found.id, who, name, before[name], value, now)
+        said = [before[name], value]
+        if name == "language":
+            said = [texts_of(kept).lang for kept in said]
+        log_change(connection, found.id, who, name, *said, now)
         note(connection, found.id, "project.changed", {"setting": name}, now)
     if new:
         connection.execute(update(project).where(project.c.id == found.id).values(**new))

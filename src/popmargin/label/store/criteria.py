@@ -1,6 +1,6 @@
 """Several criteria a task: one answer has a verdict on each of them, all or none; the first is the project's own.
 
-Everything that knows one verdict a label, such as gold, training and disputes, is about the first criterion. The table
+Everything that knows one verdict a label, such as gold and training, is about the first criterion. The table
 of labels keeps that one in `verdict`, and those on the others as JSON beside it.
 """
 

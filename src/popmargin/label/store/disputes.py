@@ -1,16 +1,19 @@
 """Items on which people disagree, for adjudicators, and the votes on them."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, cast, false, func, select
+from sqlalchemy import ColumnElement, Connection, Select, case, cast, false, func, or_, select
 from sqlalchemy.types import Integer
 
 from popmargin.data.conversation import Text
 from popmargin.data.questions import Verdict
+from popmargin.label.store.criteria import load_verdicts
 from popmargin.label.store.records import Wrong
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference
+from popmargin.label.store.verdict_on import answers_in
 
 CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)
 _RATING_GAP = 2
@@ -19,55 +22,74 @@ _RATING_GAP = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Vote:
-    """What one person said of a disputed item."""
+    """What one person said of a disputed item; `criteria` has the verdicts on the criteria after the first."""
 
     verdict: Verdict
     wrong: Wrong | None
     note: str
+    criteria: Mapping[str, Verdict]
 
 
-def disputed(number: int) -> Select[Any]:
+def disputed(number: int, answers: Iterable[ColumnElement[Any]]) -> Select[Any]:
     """Items of a project that have all their labels, on which people disagree, and that nobody has adjudicated.
 
-    People whose labels do not count have no say, nor has who cannot tell; ratings disagree from two points on.
-    Rankings are never disputed: people seldom give the same order.
+    People whose labels do not count have no say, nor has who cannot tell; ratings disagree from two points on. With
+    several criteria, they disagree on an item if they do on any of these. Rankings are never disputed: people seldom
+    give the same order.
+
+    Args:
+        number: of the project.
+        answers: what is compared, as of `verdict_on.answers_in`.
     """
-    rating = cast(label.c.verdict, Integer)
-    spread = func.max(rating) - func.min(rating)
-    asked = _votes().join(item, item.c.id == assignment.c.item)
-    votes = asked.where(assignment.c.project == number).group_by(assignment.c.item)
-    apart = votes.where(item.c.kind.not_in(("rating", "rank"))).having(func.count(func.distinct(label.c.verdict)) > 1)
-    far = votes.where(item.c.kind == "rating", label.c.verdict != "unsure").having(spread >= _RATING_GAP)
     decided = select(assignment.c.item).where(
         assignment.c.project == number, assignment.c.adjudicates, assignment.c.state.in_(("leased", "done"))
     )
+    contested: list[ColumnElement[bool]] = []
+    for said in answers:
+        rating = cast(said, Integer)
+        spread = func.max(rating) - func.min(rating)
+        asked = _votes(said).join(item, item.c.id == assignment.c.item)
+        votes = asked.where(assignment.c.project == number).group_by(assignment.c.item)
+        apart = votes.where(item.c.kind.not_in(("rating", "rank"))).having(func.count(func.distinct(said)) > 1)
+        far = votes.where(item.c.kind == "rating").having(spread >= _RATING_GAP)
+        contested += [item.c.id.in_(apart), item.c.id.in_(far)]
     return select(item.c.id).where(
         item.c.project == number,
         item.c.gold.is_(None),
         item.c.taken >= item.c.overlap,
-        item.c.id.in_(apart) | item.c.id.in_(far),
+        or_(*contested),
         item.c.id.not_in(decided),
     )
 
 
-def contested_item() -> ColumnElement[bool]:
+def contested_item(answers: Iterable[ColumnElement[Any]]) -> ColumnElement[bool]:
     """Whether people disagree on an item of the table, decided or not; one item at a time, by the index of its labels.
 
-    As in `disputed`: ratings disagree from two points on.
+    As in `disputed`: ratings disagree from two points on, and any criterion is enough.
     """
-    votes = _votes().where(assignment.c.item == item.c.id).correlate(item)
-    rating = cast(label.c.verdict, Integer)
-    verdicts = votes.with_only_columns(func.count(func.distinct(label.c.verdict))).scalar_subquery()
-    spread = votes.with_only_columns(func.max(rating) - func.min(rating)).scalar_subquery()
-    return case(
-        (item.c.kind == "rating", func.coalesce(spread, 0) >= _RATING_GAP),
-        (item.c.kind == "rank", false()),
-        else_=verdicts > 1,
-    )
+    found: list[ColumnElement[bool]] = []
+    for said in answers:
+        votes = _votes(said).where(assignment.c.item == item.c.id).correlate(item)
+        rating = cast(said, Integer)
+        verdicts = votes.with_only_columns(func.count(func.distinct(said))).scalar_subquery()
+        spread = votes.with_only_columns(func.max(rating) - func.min(rating)).scalar_subquery()
+        found.append(
+            case(
+                (item.c.kind == "rating", func.coalesce(spread, 0) >= _RATING_GAP),
+                (item.c.kind == "rank", false()),
+                else_=verdicts > 1,
+            )
+        )
+    return or_(*found)
 
 
-def _votes() -> Select[Any]:
-    """The items of the current votes of people."""
+def _votes(said: ColumnElement[Any]) -> Select[Any]:
+    """The items of the current votes of people, on the question that is answered there."""
+    return _people().where(said.is_not(None), said != "unsure")
+
+
+def _people() -> Select[Any]:
+    """The items of the current labels of people."""
     return (
         select(assignment.c.item)
         .join_from(assignment, label, CURRENT)
@@ -79,25 +101,40 @@ def _votes() -> Select[Any]:
             annotator.c.kind == "person",
             annotator.c.discarded.is_not(True),
             label.c.verdict.is_not(None),
-            label.c.verdict != "unsure",
         )
     )
 
 
 def votes_on(connection: Connection, number: int) -> list[Vote]:
-    """The votes of people on an item, without their names, in an order that tells nobody who said what."""
+    """The votes of people on an item, without their names, in an order that tells nobody who said what.
+
+    Who cannot tell has none; with several criteria, who cannot tell on all of them.
+    """
     rows = connection.execute(
-        _votes()
-        .with_only_columns(label.c.verdict, label.c.wrong, label.c.note)
+        _people()
+        .with_only_columns(label.c.verdict, label.c.wrong, label.c.note, label.c.criteria)
         .where(assignment.c.item == number)
-        .order_by(label.c.verdict, label.c.note)
+        .order_by(label.c.verdict, label.c.criteria, label.c.note)
     )
-    return [Vote(verdict=row.verdict, wrong=row.wrong, note=row.note) for row in rows]
+    votes = [
+        Vote(verdict=row.verdict, wrong=row.wrong, note=row.note, criteria=load_verdicts(row.criteria)) for row in rows
+    ]
+    return [vote for vote in votes if {vote.verdict, *vote.criteria.values()} != {"unsure"}]
 
 
 def count_disputed(connection: Connection, number: int) -> int:
     """How many items of a project wait for an adjudicator."""
-    return connection.execute(select(func.count()).select_from(disputed(number).subquery())).scalar_one()
+    return _count(connection, number, answers_in(connection, number).values())
+
+
+def disputed_by_criterion(connection: Connection, number: int) -> dict[str, int]:
+    """Criterion -> how many items wait for an adjudicator since people disagree on it; empty for a single question."""
+    answers = answers_in(connection, number)
+    return {name: _count(connection, number, [said]) for name, said in answers.items() if name}
+
+
+def _count(connection: Connection, number: int, answers: Iterable[ColumnElement[Any]]) -> int:
+    return connection.execute(select(func.count()).select_from(disputed(number, answers).subquery())).scalar_one()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +158,7 @@ def disputed_items(connection: Connection, number: int, limit: int) -> list[Disp
         select(item.c.id, item.c.taken, one.c.prompt, other.c.prompt.label("second"))
         .join_from(item, one, one.c.id == item.c.first)
         .outerjoin(other, other.c.id == item.c.second)
-        .where(item.c.id.in_(disputed(number)))
+        .where(item.c.id.in_(disputed(number, answers_in(connection, number).values())))
         .order_by(item.c.position)
         .limit(limit)
     )

@@ -12,6 +12,7 @@ from popmargin.errors import ConfigError
 from popmargin.label.store import access, items
 from popmargin.label.store.answers import Answer
 from popmargin.label.store.assign import shown
+from popmargin.label.store.criteria import load_criteria, load_verdicts
 from popmargin.label.store.database import Database
 from popmargin.label.store.project_events import note_labels
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, project
@@ -63,13 +64,14 @@ def record_outside(
         select(annotator).where(annotator.c.id == who).with_for_update(key_share=True)
     ).one()  # fmt: skip
     found = items.lock_project(connection, person.project)
-    if found.criteria:
-        raise ConfigError("The project asks about several criteria; labels with one verdict go into a project of one.")
+    further = {one.name for one in load_criteria(found.criteria)[1:]}
+    if any(row.answer.criteria.keys() != further for row in rows):
+        raise ConfigError("The project asks about several criteria: a label has a verdict on each, or none is stored.")
     numbers = [row.item for row in rows]
     had = {
         row.item: row
         for row in connection.execute(
-            select(assignment, label.c.verdict)
+            select(assignment, label.c.verdict, label.c.criteria)
             .outerjoin(label, (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision))
             .where(assignment.c.annotator == who, assignment.c.item.in_(numbers), ~assignment.c.is_repeat)
         )
@@ -136,7 +138,15 @@ def record_outside(
         .values(done=annotator.c.done + len(fresh), number=person.number + len(new))
     )
     note_labels(connection, who, [row.answer.request for row in fresh], now)
-    return [stands.get(row.item) for row in rows]
+    others = {number: load_verdicts(had[number].criteria) for number in stands}
+    return [_said(stands[row.item], others[row.item], row.answer) if row.item in stands else None for row in rows]
+
+
+def _said(verdict: str, criteria: Mapping[str, str], given: Answer) -> str:
+    """The verdict that stands, with those on further criteria if they are others than given."""
+    if criteria == given.criteria:
+        return verdict
+    return "; ".join([verdict, *(f"{name}: {said}" for name, said in criteria.items())])
 
 
 def _take_places(connection: Connection, number: int, wanted: Sequence[int]) -> dict[int, bool]:

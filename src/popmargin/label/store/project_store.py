@@ -8,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from popmargin.data.questions import Verdict
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
+from popmargin.label.language.page_texts import ENGLISH, texts_of
 from popmargin.label.store import change_settings, item_list, items, sql_tables
 from popmargin.label.store.access import clean_name, project_of
 from popmargin.label.store.annotator_store import AnnotatorStore
@@ -46,6 +47,7 @@ class ProjectStore(AnnotatorStore):
         shown: Sequence[str] = (),
         both_bad: bool = False,
         criteria: Sequence[Criterion] = (),
+        language: str = ENGLISH,
     ) -> Project:
         """A new project.
 
@@ -64,6 +66,7 @@ class ProjectStore(AnnotatorStore):
             shown: columns of the data that people see with a task.
             both_bad: an answer about two responses may be that both are bad.
             criteria: every answer has a verdict on each of these; as of `criteria.criteria_of`.
+            language: of the annotators' pages, as of `language.page_texts.read_language`.
 
         Raises:
             ConfigError: a setting out of range.
@@ -74,6 +77,7 @@ class ProjectStore(AnnotatorStore):
             "scale": scale, "training": training, "passing": passing,
         }  # fmt: skip
         items.check_settings(**ranged, wording=wording)
+        texts_of(language)
         values = {
             **ranged,
             "name": clean_name(name, "project"),
@@ -83,6 +87,7 @@ class ProjectStore(AnnotatorStore):
             "shown": dump_names(shown),
             "both_bad": both_bad,
             "criteria": dump_criteria(criteria),
+            "language": language,
             "created_at": self._clock(),
         }
         try:

@@ -53,6 +53,7 @@ class Project:
         shown: columns of the data that people see with a task.
         both_bad: an answer about two responses may be that both are bad.
         criteria: every answer has a verdict on each; the first is that of `Label.verdict`. Empty: one question.
+        language: of the annotators' pages, as `language.page_texts.read_language` gives it.
     """
 
     id: int
@@ -79,6 +80,7 @@ class Project:
     shown: tuple[str, ...] = ()
     both_bad: bool = False
     criteria: tuple[Criterion, ...] = ()
+    language: str = "en"
 
 
 @dataclass(frozen=True, kw_only=True)

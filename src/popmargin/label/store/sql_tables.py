@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, API_ROLES, WRONGS
 
-REVISION = "0060"
+REVISION = "0070"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -110,6 +110,8 @@ project = Table(
     Column("both_bad", Boolean),
     # A JSON list of names and questions, of which the first is that of the verdicts; null: a single question.
     Column("criteria", Text),
+    # Of the annotators' pages: the tag of a shipped language, or all texts as a JSON object; null: English.
+    Column("language", Text),
     Column("created_at", UtcDateTime, nullable=False),
 )
 

@@ -271,6 +271,7 @@ def _overview(
         waiting=store.given(project.id),
         leads=isinstance(session_of(request), Lead),
         disputed=store.disputed(project.id) if any(person.adjudicator for person in annotators) else None,
+        disputed_on=store.disputed_by_criterion(project.id),
         changes=store.changes(project.id)[: -_CHANGES - 1 : -1],
     )
 

@@ -12,6 +12,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from popmargin.errors import PopmarginError
+from popmargin.label.language.page_texts import ENGLISH
+from popmargin.label.language.sentence import Sentence, sentence_of
 from popmargin.label.store.database import AwayError
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.web import (
@@ -28,19 +30,13 @@ from popmargin.label.web import (
     team_api,
 )
 from popmargin.label.web.figures import FigureCache
+from popmargin.label.web.languages import Languages
 from popmargin.label.web.security import Guard, Sessions, check_csrf, route_path
 from popmargin.label.web.shown_once import ShownOnce
-from popmargin.label.web.view import page
+from popmargin.label.web.view import language_of, page
 
 _STATIC = Path(__file__).parent / "static"
-_TITLES = {
-    401: "Not signed in",
-    403: "Refused",
-    404: "Not found",
-    409: "Not possible",
-    422: "Not understood",
-    503: "Not available",
-}
+_TITLED = (401, 403, 404, 409, 422, 503)
 
 
 def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: str = "") -> FastAPI:
@@ -60,6 +56,7 @@ def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: 
     )
     app.state.store = store
     app.state.figures = FigureCache(store)
+    app.state.languages = Languages(store)
     app.state.links = ShownOnce()
     app.state.sessions = Sessions(store, admin_token)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
@@ -82,19 +79,32 @@ def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: 
     return app
 
 
-def refusal(request: Request, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    """An error in the API's format, or as a page."""
+def refusal(request: Request, status: int, message: Sentence | str, headers: dict[str, str] | None = None) -> Response:
+    """An error in the API's format, in English, or as a page in the project's language.
+
+    A message that is no sentence of the languages is shown in English, below a general one.
+    """
     if route_path(request.scope).startswith("/api"):
         challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-        return JSONResponse({"error": message}, status, headers={**challenge, **(headers or {})})
-    title = _TITLES.get(status, "Error")
-    answer = page(request, "error.html.j2", status, title=title, message=message)
+        return JSONResponse({"error": str(message)}, status, headers={**challenge, **(headers or {})})
+    texts = language_of(request)
+    title = texts.said(f"error_{status}" if status in _TITLED else "error")
+    detail = ""
+    if status == 503:  # the reason is for the lead, who has it from the API and the log
+        message = Sentence("refused_away")
+    if isinstance(message, Sentence):
+        message = message.in_language(texts)
+    elif texts.lang != ENGLISH:
+        message, detail = texts.said("error_text"), message
+    answer = page(request, "error.html.j2", status, title=title, message=message, detail=detail)
     answer.headers.update(headers or {})
     return answer
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    return refusal(request, error.status_code, str(error.detail), dict(error.headers or {}))
+    detail: object = error.detail
+    message = detail if isinstance(detail, Sentence) else str(detail)
+    return refusal(request, error.status_code, message, dict(error.headers or {}))
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
@@ -104,8 +114,8 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
 
 
 async def _unavailable(request: Request, error: AwayError) -> Response:
-    return refusal(request, 503, str(error), {"Retry-After": "2"})
+    return refusal(request, 503, sentence_of(error), {"Retry-After": "2"})
 
 
 async def _conflict(request: Request, error: PopmarginError) -> Response:
-    return refusal(request, 409, str(error))
+    return refusal(request, 409, sentence_of(error))

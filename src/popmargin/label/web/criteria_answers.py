@@ -7,6 +7,7 @@ from fastapi import Request
 
 from popmargin.data.questions import Verdict
 from popmargin.errors import DataError
+from popmargin.label.language.sentence import Sentence
 from popmargin.label.store.records import Assignment, Project, Wrong
 from popmargin.label.web.ranked_answers import order_said, places_said
 from popmargin.label.web.screen import choice_for, choice_of, verdict_of
@@ -34,7 +35,7 @@ def verdicts_on(
     found: dict[str, Verdict] = {}
     for one in project.criteria:
         if one.name not in choices:
-            raise DataError(f"“{one.question}” has no answer. Answer every question; nothing was saved.")
+            raise DataError(Sentence("refused_open_question", question=one.question))
         if choices[one.name] not in allowed:
             raise DataError(f"'{choices[one.name]}' is no answer to “{one.question}”. Nothing was saved.")
         found[one.name] = verdict_of(cast(Choice, choices[one.name]), assignment)[0]
@@ -62,7 +63,7 @@ def said_on(
     if choices:
         raise DataError("The project asks one question: send `choice`, not `choices`. Nothing was saved.")
     if choice is None:
-        raise DataError("The form has no answer. Choose one; nothing was saved.")
+        raise DataError(Sentence("refused_no_answer"))
     return *verdict_of(choice, assignment), {}
 
 

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-from fastapi import HTTPException, Path, Request, Response
+from fastapi import Path, Request, Response
 
 from popmargin.label.store.records import ShownImage
-from popmargin.label.web.view import person_of, store_of
+from popmargin.label.web.view import person_of, refused, store_of
 
 Digits = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="The hex digits of the image's name.")]
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -33,7 +33,7 @@ def send_image(request: Request, project: int, digits: str, *, reduced: bool) ->
     """An image of a project, if it has it and the browser's copy is another one."""
     found = store_of(request).image_file(project, f"image:{digits}", reduced=reduced)
     if found is None:
-        raise HTTPException(404, "This project has no such image.")
+        raise refused(404, "refused_no_image")
     media_type, content = found
     headers = {"ETag": f'"{digits}{"-reduced" if reduced else ""}"'}
     if headers["ETag"] in request.headers.get("if-none-match", ""):

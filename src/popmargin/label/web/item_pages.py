@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from popmargin.errors import DataError
+from popmargin.label.language.page_texts import ENGLISH, shipped
 from popmargin.label.store.browse import BrowsedItem, GivenLabel, ItemState
 from popmargin.label.store.records import Assignment, Project, Shown
 from popmargin.label.web.admin import led_projects, named_project
@@ -13,7 +14,7 @@ from popmargin.label.web.forms import RowId, Search
 from popmargin.label.web.image_routes import Digits, send_image
 from popmargin.label.web.screen import choice_for, screen_of
 from popmargin.label.web.view import page, store_of
-from popmargin.label.web.wording import GRADES, words_of
+from popmargin.label.web.wording import words_of
 
 router = APIRouter(prefix="/admin")
 PAGE_ITEMS = 50
@@ -127,4 +128,4 @@ def _words(found: BrowsedItem, project: Project, verdict: Any, wrong: Any, grade
     if choice is None:
         return str(verdict)
     words = words_of(found.kind, images=found.images is not None, wording=project.wording)[choice]
-    return words if grade is None else f"{words}, {GRADES[grade]}"
+    return words if grade is None else f"{words}, {shipped(ENGLISH).said(f'grade_{grade}')}"

@@ -299,6 +299,7 @@ def _project(request: Request, found: Project) -> dict[str, Any]:
         **{name: getattr(found, name) for name in _SETTINGS},
         **{name: getattr(progress, name) for name in names},
         "disputed": store.disputed(found.id),
+        "disputed_by_criterion": store.disputed_by_criterion(found.id),
         "out_of_reach": out_of_reach(store, found),
     }
 

@@ -18,10 +18,12 @@ from pygments.util import ClassNotFound
 
 from popmargin.data.conversation import Text
 from popmargin.data.tools import said
+from popmargin.label.language.page_texts import PageTexts
 from popmargin.label.web.as_written import as_written
 
 _SCHEMES = re.compile(r"(?i)^(https?://|mailto:)")
 _PARTS = re.compile(r"<[^>]*>|&[#\w]+;|\w+|\s+|[^\w\s]")
+_ROLE = re.compile(r'<p class="role">(\w+)</p>')
 _LONGEST = 20_000
 """Above this many words in total, two responses are not compared: nobody reads marks in such long texts."""
 
@@ -52,6 +54,16 @@ def render_pair(first: Text, second: Text) -> tuple[Markup, Markup]:
         ['<p>one <mark>two</mark></p>\\n', '<p>one <mark>three</mark></p>\\n']
     """
     return _marked(str(render(first)), str(render(second)))
+
+
+def with_roles(html: Markup, texts: PageTexts) -> Markup:
+    """A rendered conversation with its roles in the language of the page."""
+
+    def named(found: re.Match[str]) -> str:
+        key = f"role_{found[1]}"
+        return f'<p class="role">{texts(key) if key in texts.by_key else found[1]}</p>'
+
+    return Markup(_ROLE.sub(named, html))
 
 
 def plain(text: Text, length: int = 120) -> str:
@@ -128,10 +140,10 @@ def _link_open(renderer: Any, tokens: Sequence[Any], index: int, options: Any, _
 
 
 def _image(renderer: Any, tokens: Sequence[Any], index: int, options: Any, environment: Any) -> str:
-    """Images are named and linked, never loaded: a response must not track its readers."""
+    """Images are linked, with the name as it is written, and never loaded: a response must not track its readers."""
     token = tokens[index]
-    name = renderer.renderInlineAsText(token.children or [], options, environment) or "without a description"
-    link = '<a href="{}" rel="noopener noreferrer nofollow" target="_blank">image: {}</a>'
+    name = renderer.renderInlineAsText(token.children or [], options, environment)
+    link = '<a href="{}" rel="noopener noreferrer nofollow" target="_blank">![{}]</a>'
     return str(Markup(link).format(token.attrGet("src"), name))
 
 

@@ -7,14 +7,16 @@ load, and extracts the task from the returned page.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request, Response
+from fastapi import APIRouter, Depends, Form, Path, Request, Response
 
 from popmargin.errors import DataError
+from popmargin.label.language.page_texts import ENGLISH, shipped
 from popmargin.label.store.answers import StaleAnswerError
 from popmargin.label.store.records import Assignment, Project, State
 from popmargin.label.web.criteria_answers import FIELD, choices_on, criteria_form, said_on
 from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId, Seconds, new_request
 from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
+from popmargin.label.web.languages import Languages
 from popmargin.label.web.ranked_answers import order_said, pair_buttons, places_of
 from popmargin.label.web.screen import (
     SURE,
@@ -26,8 +28,26 @@ from popmargin.label.web.screen import (
     sure_of,
 )
 from popmargin.label.web.security import JOIN, MOST_PROJECTS, Person, cookie_name, tokens_of
-from popmargin.label.web.view import go, page, person_of, site_of, store_of, times_of, unread_guidelines
-from popmargin.label.web.wording import GRADES, Choice, buttons_of, question_of, signed_rule, words_of
+from popmargin.label.web.view import (
+    go,
+    language_of,
+    page,
+    person_of,
+    refused,
+    site_of,
+    store_of,
+    times_of,
+    unread_guidelines,
+)
+from popmargin.label.web.wording import (
+    Choice,
+    arrows_of,
+    buttons_of,
+    question_of,
+    signed_rule,
+    wording_in,
+    words_of,
+)
 
 router = APIRouter()
 router.get("/images/{digits}", responses=RESPONSES)(whole_image)
@@ -46,16 +66,18 @@ def login(request: Request, token: Annotated[str, Path(max_length=4000)]) -> Res
     sessions, given = request.app.state.sessions, token.split(JOIN)
     people, admin = sessions.people(given), sessions.admin(token)
     if not people and admin is None and any(store_of(request).is_switched_off(one) for one in given):
-        raise HTTPException(403, "Your access is switched off. Your answers are kept; ask the lead of the project.")
+        raise refused(403, "refused_switched_off")
     if not people and admin is None:
-        raise HTTPException(401, "This link is invalid or has expired. Ask for a new one.")
+        raise refused(401, "refused_link")
     # A page that continues by itself, not a redirect: browsers send no SameSite=Strict cookie along a redirect chain
     # that began on another site, and links come by mail.
     one = people[0] if len(people) == 1 else None
     target = f"/p/{one.project.id}/" if one is not None else "/"
     if not people or (one is not None and one.annotator.lead):
         target = "/admin" if one is None else f"/admin?project={one.project.id}"
-    response = page(request, "login.html.j2", target=target)
+    languages: Languages = request.app.state.languages
+    texts = languages.of_all([person.project for person in people]) if people else shipped(ENGLISH)
+    response = page(request, "login.html.j2", texts=texts, target=target)
     if people:
         kept = sessions.people([*tokens_of(request.cookies, request.headers), *given])
         _keep(request, response, "annotator", JOIN.join(person.token for person in kept[-MOST_PROJECTS:]))
@@ -117,8 +139,9 @@ def acknowledge(request: Request, version: Annotated[RowId, Form()]) -> Response
 def example(request: Request) -> Response:
     """A worked example of comparing pairs: before the first task, and whenever it is asked for."""
     project = person_of(request).project
-    question = question_of("pop", images=False, wording=project.wording)
-    rule = signed_rule(images=False, wording=project.wording)
+    texts = language_of(request)
+    question = question_of("pop", images=False, wording=project.wording, texts=texts)
+    rule = signed_rule(images=False, wording=project.wording, texts=texts)
     return page(request, "example.html.j2", question=question, rule=rule, project=project)
 
 
@@ -192,7 +215,7 @@ def told(request: Request, assignment: RowId) -> Response:
     known, given = known_choice(found), choice_of(found)
     if known is None or given is None:
         return go(request, "/")
-    words = words_of(found.kind, images=found.images is not None, wording=person.project.wording)
+    words = _words(request, person, found)
     right = found.label is not None and found.label.verdict == found.gold
     return page(
         request, "told.html.j2", assignment=found, right=right, known=words[known], given=words[given],
@@ -286,28 +309,28 @@ def logout(request: Request) -> Response:
 @router.get("/signed-out")
 def signed_out(request: Request) -> Response:
     """What is left to do after signing out."""
-    return page(request, "error.html.j2", title="Signed out", message="Open your link to return.")
+    texts = language_of(request)
+    title, message = texts.said("signed_out"), texts.said("signed_out_text")
+    return page(request, "error.html.j2", title=title, message=message, detail="")
 
 
 def _task_page(request: Request, person: Person, assignment: Assignment, *, editing: bool) -> Response:
-    images, ranked = assignment.images is not None, assignment.kind == "rank"
+    project, texts, kind = person.project, language_of(request), assignment.kind
+    size, ranked = len(assignment.preferences), assignment.kind == "rank"
+    asked: dict[str, Any] = {"images": assignment.images is not None, "wording": project.wording, "texts": texts}
+    buttons = buttons_of(kind, project.scale, grades=project.grades, both_bad=project.both_bad, rtl=texts.rtl)
     return page(
         request,
         "task.html.j2",
         assignment=assignment,
         screen=screen_of(assignment),
-        question=question_of(
-            assignment.kind, images=images, wording=person.project.wording, criteria=len(person.project.criteria)
-        ),
-        rule=signed_rule(assignment.kind, images=images, wording=person.project.wording),
-        words=words_of(assignment.kind, images=images, wording=person.project.wording),
-        buttons=pair_buttons(len(assignment.preferences))
-        if ranked
-        else buttons_of(
-            assignment.kind, person.project.scale, grades=person.project.grades, both_bad=person.project.both_bad
-        ),
-        fields=places_of(len(assignment.preferences)) if ranked else person.project.criteria,
-        grades=GRADES,
+        question=question_of(kind, criteria=len(project.criteria), **asked),
+        rule=signed_rule(kind, **asked),
+        words=words_of(kind, **asked),
+        buttons=pair_buttons(size) if ranked else buttons,
+        fields=places_of(size, texts) if ranked else project.criteria,
+        arrows=arrows_of(rtl=texts.rtl),
+        wording=wording_in(texts, project.wording),
         present=None if person.project.criteria else choice_of(assignment),
         chosen=choices_on(person.project, assignment),
         note="" if assignment.label is None else assignment.label.note,
@@ -325,12 +348,14 @@ def _votes(request: Request, person: Person, assignment: Assignment) -> list[dic
     """What others say of a disputed item, in terms of this screen; None where it is not shown."""
     if not assignment.adjudicates or person.project.votes_hidden:
         return None
-    words = words_of(assignment.kind, images=assignment.images is not None, wording=person.project.wording)
+    words = _words(request, person, assignment)
     votes = store_of(request).votes_on(assignment.item)
     said: list[dict[str, str]] = []
     for vote in votes:
-        choice = choice_for(assignment, vote.verdict, vote.wrong)
-        said.append({"said": "" if choice is None else words[choice], "note": vote.note})
+        choices = {"": choice_for(assignment, vote.verdict, vote.wrong)}
+        choices |= {f"{name}: ": choice_for(assignment, verdict, None) for name, verdict in vote.criteria.items()}
+        told = [f"{name}{words[choice]}" for name, choice in choices.items() if choice is not None]
+        said.append({"said": "; ".join(told), "note": vote.note})
     return said
 
 
@@ -346,7 +371,7 @@ def _needs_example(request: Request, person: Person) -> bool:
 def _stale_page(request: Request, person: Person, assignment: Assignment, given: dict[str, Any]) -> Response:
     """What stands, what was sent, and a form that replaces the one by the other."""
     again = {"assignment": assignment.id, "key": new_request(), "revision": assignment.revision, **given}
-    words = words_of(assignment.kind, images=assignment.images is not None, wording=person.project.wording)
+    words = _words(request, person, assignment)
     return page(
         request,
         "stale.html.j2",
@@ -356,6 +381,12 @@ def _stale_page(request: Request, person: Person, assignment: Assignment, given:
         again=again,
         project=person.project,
     )
+
+
+def _words(request: Request, person: Person, assignment: Assignment) -> dict[Choice, str]:
+    """The answers to an assignment in the words of the page."""
+    images, texts = assignment.images is not None, language_of(request)
+    return words_of(assignment.kind, images=images, wording=person.project.wording, texts=texts)
 
 
 def _in_words(words: Mapping[Choice, str], project: Project, assignment: Assignment, given: Mapping[str, Any]) -> str:
@@ -372,4 +403,4 @@ def _own(request: Request, person: Person, assignment: int) -> Assignment:
     try:
         return store_of(request).assignment(person.annotator.id, assignment)
     except DataError as error:
-        raise HTTPException(404, "You have no such task.") from error
+        raise refused(404, "refused_no_task") from error

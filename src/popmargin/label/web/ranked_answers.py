@@ -4,23 +4,22 @@ from collections.abc import Mapping
 
 from popmargin.data.questions import RATINGS, numbers_of, order_of, orders_of
 from popmargin.errors import DataError, counted
+from popmargin.label.language.page_texts import ENGLISH, PageTexts, shipped
+from popmargin.label.language.sentence import Sentence
 from popmargin.label.store.records import Assignment, Criterion
 from popmargin.label.web.wording import Button, Choice
 
-_NTH = ("First", "Second", "Third", "Fourth", "Fifth")
 
-
-def places_of(size: int) -> list[Criterion]:
-    """A question for each place that is asked for; the pair that is left has the last one.
+def places_of(size: int, texts: PageTexts | None = None) -> list[Criterion]:
+    """A question for each place that is asked for, in English without texts; the pair that is left has the last one.
 
     Example:
         >>> [one.question for one in places_of(3)]
         ['First: better by the most', 'Second']
     """
-    return [
-        Criterion(name=f"place_{place}", question=f"{_NTH[place - 1]}{': better by the most' if place == 1 else ''}")
-        for place in range(1, size)
-    ]
+    texts = texts or shipped(ENGLISH)
+    names = [f"place_{place}" for place in range(1, size)]
+    return [Criterion(name=name, question=texts.said(name)) for name in names]
 
 
 def pair_buttons(size: int) -> list[Button]:
@@ -36,12 +35,12 @@ def order_said(assignment: Assignment, choices: Mapping[str, str]) -> Choice:
     """
     pairs = RATINGS[: len(assignment.preferences)]
     said: list[str] = []
-    for one in places_of(len(pairs)):
+    for place, one in enumerate(places_of(len(pairs)), 1):
         number = choices.get(one.name, "")
         if number not in pairs:
-            raise DataError(f"No pair has the place “{one.question}”. Fill every place; nothing was saved.")
+            raise DataError(Sentence("refused_open_place", number=place))
         if number in said:
-            raise DataError(f"Pair {number} has two places. Give each pair one place; nothing was saved.")
+            raise DataError(Sentence("refused_two_places", number=number))
         said.append(number)
     left = [number for number in pairs if number not in said]
     return order_of([int(number) for number in (*said, *left)])

@@ -264,5 +264,5 @@ def sure_of(assignment: Assignment) -> float | None:
     return None if said is None else min(SURE, key=lambda level: abs(level - said))
 
 
-SURE: dict[float, str] = {0.5: "guessing", 0.75: "fairly sure", 1.0: "very sure"}
-"""Levels of confidence for people: the probability that the answer is right, as for models."""
+SURE: dict[float, str] = {0.5: "guessing", 0.75: "fairly_sure", 1.0: "very_sure"}
+"""Levels of confidence for people, with their texts: the probability that the answer is right, as for models."""

@@ -10,7 +10,7 @@ import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request, Response
@@ -19,6 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from popmargin.label.language.sentence import Sentence, sentence_of
 from popmargin.label.store.database import AwayError
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Annotator, ApiToken, Project
@@ -38,7 +39,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
-_NO_SESSION = "You are not signed in. Open the link that you were given again."
+_NO_SESSION = Sentence("refused_session")
 _NO_TOKEN = "This token is not known. Make one with: popmargin label token add NAME"
 # Not `no-referrer`: under it browsers send `Origin: null` with forms, and the origin could not be checked.
 _HEADERS = {
@@ -130,7 +131,7 @@ class Guard:
     """ASGI middleware: no session, no route; every answer leaves with the security headers."""
 
     def __init__(
-        self, app: ASGIApp, sessions: Sessions, refuse: Callable[[Request, int, str], Response], prefix: str
+        self, app: ASGIApp, sessions: Sessions, refuse: Callable[[Request, int, Sentence | str], Response], prefix: str
     ) -> None:
         self.app = app
         self.prefix = prefix
@@ -163,7 +164,7 @@ class Guard:
             try:
                 session = await run_in_threadpool(self._session, path, number, headers)
             except AwayError as error:
-                refusal = 503, str(error)
+                refusal = 503, sentence_of(error)
             if session is None and refusal is None:
                 refusal = 401, _NO_TOKEN if _of_lead(path) else _NO_SESSION
         scope.setdefault("state", {}).update(session=session, site=self.prefix, project=number)
@@ -233,12 +234,12 @@ def route_path(scope: Scope) -> str:
     return path[len(prefix) :] if inside else path
 
 
-def _too_large(headers: Headers, most: int) -> tuple[int, str] | None:
+def _too_large(headers: Headers, most: int) -> tuple[int, Sentence | str] | None:
     if "transfer-encoding" in headers:
         return 411, "Send a Content-Length header."
     length = headers.get("content-length", "0")
     if not length.isdigit() or int(length) > most:
-        return 413, f"The body is larger than {most} bytes."
+        return 413, Sentence("refused_too_large", bytes=most)
     return None
 
 
@@ -251,11 +252,11 @@ async def check_csrf(request: Request) -> None:
     if request.method in ("GET", "HEAD"):
         return
     if not same_origin(request.headers):
-        raise HTTPException(403, "This form was sent from another site. Nothing was changed.")
+        raise HTTPException(403, cast(Any, Sentence("refused_other_site")))
     given = (await request.form()).get("csrf")
     session: Session = request.state.session
     if not isinstance(given, str) or not hmac.compare_digest(given.encode(), session.csrf.encode()):
-        raise HTTPException(403, "This form does not belong to your session. Nothing was changed. Reload the page.")
+        raise HTTPException(403, cast(Any, Sentence("refused_form")))
 
 
 def same_origin(headers: Headers) -> bool:

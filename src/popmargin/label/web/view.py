@@ -1,29 +1,32 @@
 """Pages from templates, and formatting of numbers and times."""
 
 import functools
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import jinja2
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from popmargin.label.language.page_texts import ENGLISH, PageTexts, shipped
+from popmargin.label.language.sentence import Sentence
 from popmargin.label.quality.drift_words import drift_sentences
 from popmargin.label.quality.good_enough import order_sentences
 from popmargin.label.quality.next_words import next_sentences, next_table, points
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Assignment
-from popmargin.label.web.marked_text import document, plain, written
+from popmargin.label.web.languages import Languages
+from popmargin.label.web.marked_text import document, plain, with_roles, written
 from popmargin.label.web.screen import SURE, choice_for, choice_of, in_order, screen_of, sure_of
-from popmargin.label.web.security import Person, Session, cookie_name, tokens_of
+from popmargin.label.web.security import Person, Session, cookie_name, route_path, tokens_of
 from popmargin.label.web.wording import words_of
 from popmargin.report.metrics import has_bounds, number
 
 SECONDS_CAP = 900.0
 """Longest time recorded for an answer: anybody who takes longer was away."""
 
-SAID = {"saved": "Saved.", "skipped": "Skipped.", "undone": "Last answer taken back."}
-"""What the page after a form confirms; scripts, which load no page, say the same."""
+SAID = {"saved": "said_saved", "skipped": "said_skipped", "undone": "said_undone"}
+"""What the page after a form confirms, by its text; scripts, which load no page, say the same."""
 
 
 @functools.cache
@@ -34,7 +37,7 @@ def environment() -> jinja2.Environment:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     filters: dict[str, Any] = {"markdown": document, "bounded": has_bounds, "screen": screen_of}
-    named = (plain, written, answer, sure, clock, share, short, plain_number, in_order)
+    named = (plain, written, with_roles, answer, sure, clock, share, short, plain_number, in_order)
     filters |= {
         found.__name__: found for found in (points, next_sentences, next_table, drift_sentences, order_sentences)
     }
@@ -43,17 +46,33 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A rendered template as a response; it has the session, its CSRF token and the site's prefix."""
+def page(
+    request: Request, template: str, status: int = 200, *, texts: PageTexts | None = None, **values: Any
+) -> HTMLResponse:
+    """A rendered template as a response; it has the session, its CSRF token, the site's prefix, and texts in the
+    language of `language_of`, or these."""
     root = str(request.scope.get("root_path", ""))
-    said = SAID.get(request.cookies.get(cookie_name("said", request.headers), ""), "")
-    shared = {"session": session_of(request), "root": root, "site": site_of(request), "said": said}
+    key = SAID.get(request.cookies.get(cookie_name("said", request.headers), ""))
+    t = texts or language_of(request)
+    said = "" if key is None else t.said(key)
+    shared = {"session": session_of(request), "root": root, "site": site_of(request), "said": said, "t": t}
     several = len(tokens_of(request.cookies, request.headers)) > 1
     html = environment().get_template(template).render(**shared, several=several, **values)
     response = HTMLResponse(html, status)
     if said:
         response.delete_cookie(cookie_name("said", request.headers), path=f"{site_of(request)}/")
     return response
+
+
+def language_of(request: Request) -> PageTexts:
+    """The language of a page: that of the project it belongs to; English for the lead."""
+    languages: Languages = request.app.state.languages
+    person = session_of(request)
+    if isinstance(person, Person):
+        return languages.of(person.project)
+    if route_path(request.scope).startswith("/admin"):
+        return shipped(ENGLISH)
+    return languages.without_session(getattr(request.state, "project", None))
 
 
 def go(request: Request, path: str, said: str = "") -> Response:
@@ -75,6 +94,11 @@ def go(request: Request, path: str, said: str = "") -> Response:
 def site_of(request: Request) -> str:
     """The site's prefix, without the project that an annotator's page names."""
     return str(getattr(request.state, "site", request.scope.get("root_path", "")))
+
+
+def refused(status: int, key: str, **values: object) -> HTTPException:
+    """A refusal in the words of a sentence."""
+    return HTTPException(status, cast(Any, Sentence(key, **values)))
 
 
 def store_of(request: Request) -> LabelStore:
@@ -114,12 +138,12 @@ def times_of(assignment: Assignment, now: datetime, away: float = 0.0) -> dict[s
     return {"seconds": round(passed, 3), "idle": round(assignment.idle + away, 3)}
 
 
-def answer(assignment: Assignment, wording: str) -> str:
+def answer(assignment: Assignment, wording: str, texts: PageTexts) -> str:
     """The answer in the words of the page."""
     choice, images = choice_of(assignment), assignment.images is not None
     if choice is None or assignment.label is None:
-        return "no answer"
-    words = words_of(assignment.kind, images=images, wording=wording)
+        return texts.said("no_answer")
+    words = words_of(assignment.kind, images=images, wording=wording, texts=texts)
     said = [words[choice]]
     for name, verdict in assignment.label.criteria.items():
         other = choice_for(assignment, verdict, None)
@@ -127,10 +151,10 @@ def answer(assignment: Assignment, wording: str) -> str:
     return "; ".join(said)
 
 
-def sure(assignment: Assignment) -> str:
+def sure(assignment: Assignment, texts: PageTexts) -> str:
     """The annotator's confidence, in the words of the page; empty if not given."""
     level = sure_of(assignment)
-    return "" if level is None else SURE[level]
+    return "" if level is None else texts.said(SURE[level])
 
 
 def clock(moment: datetime) -> str:

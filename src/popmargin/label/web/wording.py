@@ -1,6 +1,5 @@
 """The question and the answers of a task in words: those of the kind, for texts or images, and the project's own."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Annotated, Literal
@@ -8,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import StringConstraints
 
 from popmargin.data.questions import RANKED, RATINGS, Kind, Order, Rating, order_of
+from popmargin.label.language.page_texts import ENGLISH, PageTexts, shipped
 
 Place = Literal["left", "right", "tie", "both_bad", "unsure", "wrong-left", "wrong-right", "wrong-both"]
 Graded = Literal["left-3", "left-2", "left-1", "right-1", "right-2", "right-3"]
@@ -16,41 +16,12 @@ Choice = Place | Graded | Rating | Annotated[Order, StringConstraints(pattern=r"
 """An answer as shown on the screen; an order has the numbers of the pairs on it, the largest difference first."""
 
 BETTER = "better"
-GRADES: Mapping[int, str] = {1: "slightly", 2: "clearly", 3: "much"}
+"""The wording of a project that has none of its own; a page says it in its language."""
 GRADED: tuple[Graded, ...] = ("left-3", "left-2", "left-1", "right-1", "right-2", "right-3")
 
-_WORDS: dict[Kind, dict[Choice, str]] = {
-    "pop": {
-        "left": "Pair 1",
-        "right": "Pair 2",
-        "tie": "About equal",
-        "unsure": "Can't tell",
-        "wrong-left": "Pair 1 is wrong",
-        "wrong-right": "Pair 2 is wrong",
-        "wrong-both": "Both are wrong",
-    },
-    "preference": {
-        "left": "Response 1",
-        "right": "Response 2",
-        "tie": "About equal",
-        "both_bad": "Both bad",
-        "unsure": "Can't tell",
-    },
-    "rank": {
-        "unsure": "Can't tell",
-        **{number: f"Pair {number}" for number in RATINGS[: RANKED[-1]]},
-        **{
-            order_of(numbers): " > ".join(f"Pair {number}" for number in numbers)
-            for size in RANKED
-            for numbers in permutations(range(1, size + 1))
-        },
-    },
-    "rating": {"left": "Response", "unsure": "Can't tell", **{number: number for number in RATINGS}},
-}
 
-
-def words_of(kind: Kind, *, images: bool, wording: str = BETTER) -> dict[Choice, str]:
-    """The answers as worded on a page.
+def words_of(kind: Kind, *, images: bool, wording: str = BETTER, texts: PageTexts | None = None) -> dict[Choice, str]:
+    """The answers as worded on a page; in English without texts.
 
     Example:
         >>> words_of("preference", images=True)["left"]
@@ -58,10 +29,38 @@ def words_of(kind: Kind, *, images: bool, wording: str = BETTER) -> dict[Choice,
         >>> words_of("preference", images=False, wording="more helpful")["right-2"]
         'Response 2 is clearly more helpful'
     """
-    words = dict(_WORDS[kind])
-    if kind == "preference":
-        words |= {choice: f"{words[side_of(choice)]} is {GRADES[grade_of(choice)]} {wording}" for choice in GRADED}
-    return {choice: _of_images(said) if images else said for choice, said in words.items()}
+    texts = texts or shipped(ENGLISH)
+    response = "image" if images else "response"
+    words: dict[Choice, str] = {"unsure": texts.said("unsure")}
+    if kind == "rating":
+        return words | {"left": texts.said(response), **{number: number for number in RATINGS}}
+    if kind == "rank":
+        pairs = {number: texts.said("pair", number=number) for number in range(1, RANKED[-1] + 1)}
+        orders = (order for size in RANKED for order in permutations(range(1, size + 1)))
+        words |= {RATINGS[number - 1]: pair for number, pair in pairs.items()}
+        return words | {order_of(order): " > ".join(pairs[number] for number in order) for order in orders}
+    words["tie"] = texts.said("tie")
+    if kind == "pop":
+        wrong: dict[Choice, str] = {"wrong-left": "wrong_1", "wrong-right": "wrong_2", "wrong-both": "wrong_both"}
+        words |= {"left": texts.said("pair", number=1), "right": texts.said("pair", number=2)}
+        return words | {choice: texts.said(key) for choice, key in wrong.items()}
+    words |= {"left": texts.said(f"{response}_1"), "right": texts.said(f"{response}_2")}
+    words["both_bad"] = texts.said("both_bad")
+    graded = {
+        choice: texts.said(
+            "answer_graded",
+            side=words[side_of(choice)],
+            grade=texts.said(f"grade_{grade_of(choice)}"),
+            wording=wording_in(texts, wording),
+        )
+        for choice in GRADED
+    }
+    return words | graded
+
+
+def wording_in(texts: PageTexts, wording: str) -> str:
+    """What a project asks for; the usual wording is in every language."""
+    return texts.said("wording") if wording == BETTER else wording
 
 
 def side_of(choice: Graded) -> Literal["left", "right"]:
@@ -74,8 +73,10 @@ def grade_of(choice: Graded) -> int:
     return int(choice[-1])
 
 
-def question_of(kind: Kind, *, images: bool, wording: str = BETTER, criteria: int = 0) -> str:
-    """The question of a page.
+def question_of(
+    kind: Kind, *, images: bool, wording: str = BETTER, criteria: int = 0, texts: PageTexts | None = None
+) -> str:
+    """The question of a page; in English without texts.
 
     Example:
         >>> question_of("preference", images=True)
@@ -83,41 +84,33 @@ def question_of(kind: Kind, *, images: bool, wording: str = BETTER, criteria: in
         >>> question_of("pop", images=False, wording="more convincing")
         'In which pair is the preferred response more convincing by the larger margin?'
     """
+    texts = texts or shipped(ENGLISH)
+    about = "_images" if images else ""
     if criteria:
-        about = "the two responses" if kind == "preference" else "the response"
-        said = f"{criteria} questions about {about}"
-    elif kind == "rank":
-        said = f"Order the pairs by how much {wording} the preferred response is."
-    elif kind == "pop":
-        more = f"{wording} by more" if wording == BETTER else f"{wording} by the larger margin"
-        said = f"In which pair is the preferred response {more}?"
-    else:
-        said = f"Which response is {wording}?" if kind == "preference" else "How good is this response?"
-    return _of_images(said) if images else said
+        return texts.said(f"questions_{kind}{about}")
+    if kind in ("preference", "rank"):
+        return texts.said(f"question_{kind}{about}", wording=wording_in(texts, wording))
+    if kind == "pop" and wording != BETTER:
+        return texts.said(f"question_pop_wording{about}", wording=wording)
+    return texts.said(f"question_{kind}{about}")
 
 
-def signed_rule(kind: Kind = "pop", *, images: bool, wording: str = BETTER) -> str:
+def signed_rule(kind: Kind = "pop", *, images: bool, wording: str = BETTER, texts: PageTexts | None = None) -> str:
     """What to do about a preferred response that is not the better one; nothing where preferences are not compared.
+
+    It is in English without texts.
 
     Example:
         >>> signed_rule(images=False, wording="more convincing")
-        'If a preferred response is the less convincing one, choose the other pair.'
+        'If a preferred response is not the more convincing one, choose the other pair.'
     """
     if kind not in ("pop", "rank"):
         return ""
-    end = "choose the other pair" if kind == "pop" else "its pair comes last"
-    said = f"If a preferred response is the {_opposite(wording)} one, {end}."
-    return _of_images(said) if images else said
-
-
-def _opposite(wording: str) -> str:
+    texts = texts or shipped(ENGLISH)
+    about, rule = "_images" if images else "", "rule" if kind == "pop" else "rule_rank"
     if wording == BETTER:
-        return "worse"
-    return f"less {wording[5:]}" if wording.startswith("more ") else f"not {wording}"
-
-
-def _of_images(words: str) -> str:
-    return words.replace("Response", "Image").replace("response", "image")
+        return texts.said(f"{rule}{about}")
+    return texts.said(f"{rule}_wording{about}", wording=wording)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +122,14 @@ class Button:
     hint: str
 
 
-def buttons_of(kind: Kind, scale: int | None, *, grades: bool = False, both_bad: bool = False) -> list[Button]:
+def arrows_of(*, rtl: bool) -> tuple[str, str]:
+    """The arrow keys of the first and of the second side, which stand in the order of reading."""
+    return ("ArrowRight", "ArrowLeft") if rtl else ("ArrowLeft", "ArrowRight")
+
+
+def buttons_of(
+    kind: Kind, scale: int | None, *, grades: bool = False, both_bad: bool = False, rtl: bool = False
+) -> list[Button]:
     """The answers of a task in page order, which is the order of their keys, except those about wrong preferences."""
     if kind == "rating":
         # A key has one digit, and 0 comes after 9.
@@ -139,9 +139,9 @@ def buttons_of(kind: Kind, scale: int | None, *, grades: bool = False, both_bad:
     graded = kind == "preference" and grades
     choices: list[Choice] = [*GRADED[:3], "tie", *GRADED[3:]] if graded else ["left", "right", "tie"]
     asked: list[Choice] = [*choices, *bad, "unsure"]
-    more = {"tie": " =", "unsure": " 0", "both_bad": " b"} | (
-        {} if graded else {"left": " ArrowLeft", "right": " ArrowRight"}
-    )
+    first, second = arrows_of(rtl=rtl)
+    more = {"tie": " =", "unsure": " 0", "both_bad": " b"}
+    more |= {} if graded else {"left": f" {first}", "right": f" {second}"}
     return [
         Button(choice=one, keys=f"{number}{more.get(one, '')}", hint=str(number)) for number, one in enumerate(asked, 1)
     ]

@@ -140,7 +140,7 @@
     if (event.target.name !== "confidence") return;
     if (event.target === sure) event.target.checked = false; // pressed again
     sure = event.target.checked ? event.target : null;
-    say(sure ? sure.parentElement.childNodes[1].textContent : "How sure: cleared.");
+    say(sure ? sure.parentElement.childNodes[1].textContent : event.target.closest(".sure").dataset.cleared);
     keep();
   });
   restore();
@@ -150,7 +150,7 @@
     const box = document.querySelector(".sides");
     const links = [...document.querySelectorAll(".pairs a")];
     if (!box || !links.length) return;
-    const place = Math.round(box.scrollLeft / Math.max(box.clientWidth, 1));
+    const place = Math.round(Math.abs(box.scrollLeft) / Math.max(box.clientWidth, 1)); // negative from right to left
     links.forEach((link, index) => {
       if (index === place) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
@@ -241,9 +241,7 @@
     if (!pending) return;
     const signedOut = event.detail.xhr?.status === 401;
     trouble.hidden = false;
-    byId("why").textContent = signedOut
-      ? "You are signed out. Open your link in another tab: your answer is kept here and will be sent automatically."
-      : "The server is not responding. Your answer is kept here and will be sent again automatically.";
+    byId("why").textContent = signedOut ? trouble.dataset.signedOut : trouble.dataset.away;
     clearTimeout(pending.timer);
     pending.timer = setTimeout(send, WAITS[Math.min(pending.tries++, WAITS.length - 1)]);
   };

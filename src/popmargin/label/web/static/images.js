@@ -6,7 +6,12 @@
   const image = (figure) => figure.querySelector(".box img");
 
   // --- loading ----------------------------------------------------------------------------------------------------
-  const REPORT = /^Did not load: [^.]*\.$/; // a note that nobody has written
+  // A note that nobody has written: the text of the page, with what did not load in its place.
+  const isReport = (note) => {
+    const [before, after] = note.dataset.report.split("{images}");
+    const text = note.value;
+    return text.startsWith(before) && text.endsWith(after) && !text.slice(before.length, text.length - after.length).includes(".");
+  };
   const state = (img) => (!img.complete ? "loading" : img.naturalWidth > 0 ? "here" : "failed");
 
   // What cannot be seen cannot be judged: until then only "can't tell", for what has failed, and skipping remain.
@@ -24,8 +29,8 @@
       button.disabled = button.value === "unsure" ? waiting && failed.length === 0 : waiting || failed.length > 0;
     }
     const note = byId("note");
-    if (!note || !(note.value === "" || REPORT.test(note.value))) return;
-    const report = failed.length ? `Did not load: ${failed.join("; ")}.` : "";
+    if (!note || !(note.value === "" || isReport(note))) return;
+    const report = failed.length ? note.dataset.report.replace("{images}", () => failed.join("; ")) : "";
     if (report === note.value) return;
     note.value = report;
     note.dispatchEvent(new Event("input", { bubbles: true }));

@@ -1,0 +1,1 @@
+"""The words of the annotators' pages: a file for each language."""
