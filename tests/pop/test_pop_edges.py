@@ -35,6 +35,7 @@ def test_any_parquet_with_the_two_columns_is_a_set_of_edges(tmp_path: Path) -> N
         "annotator": None,
         "tie": False,
         "confidence": None,
+        "ranking": None,
     }
     assert loaded.parameters == {}
 

@@ -9,9 +9,25 @@ from popmargin.errors import DataError
 from popmargin.pop.edges import PopEdges
 
 ROWS = [
-    {"stronger": "007", "weaker": "b", "source": "judge", "annotator": "ann", "tie": False, "confidence": 0.75},
+    {
+        "stronger": "007",
+        "weaker": "b",
+        "source": "judge",
+        "annotator": "ann",
+        "tie": False,
+        "confidence": 0.75,
+        "ranking": "r",
+    },
     {"stronger": "b", "weaker": None, "source": "judge", "annotator": None, "tie": False, "confidence": None},
-    {"stronger": "b", "weaker": "c", "source": "judge", "annotator": None, "tie": True, "confidence": 1.0},
+    {
+        "stronger": "b",
+        "weaker": "c",
+        "source": "judge",
+        "annotator": None,
+        "tie": True,
+        "confidence": 1.0,
+        "ranking": None,
+    },
 ]
 
 

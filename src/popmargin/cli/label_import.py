@@ -43,7 +43,7 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _append(args: argparse.Namespace, settings: dict[str, Any]) -> int:
-    for option in ("edges", "gold"):
+    for option in ("edges", "gold", "rank"):
         if settings.pop(option) is not None:
             raise ConfigError(f"--{option} chooses the items of a new project. Omit it, or import without --append.")
     with change_store(args.db) as store:

@@ -188,6 +188,7 @@ def describe(scale: StrengthScale) -> str:
         + ("" if scale.converged else "; NOT CONVERGED"),
         "comparisons": f"{facts['comparisons']} of {counted(facts['edges'], 'edge')}; {facts['without_weaker_side']} "
         "without a weaker side",
+        **({"rankings": f"{facts['rankings']}, each one answer"} if facts.get("rankings") else {}),
         "ties": f"{facts['ties_seen']}"
         + (f", {facts['ties']}" if facts["ties"] else "")
         + (f", ν = {scale.tie:.3f}" if scale.tie is not None else ""),

@@ -24,9 +24,16 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         "--kind",
-        choices=("pop", "preference", "rating"),
+        choices=("pop", "preference", "rating", "rank"),
         help="ask which of two preferences is stronger, which of two responses is better, or how good a single "
         "response is (default: pop; for unlabelled data preference, or rating if each prompt has one response)",
+    )
+    parser.add_argument(
+        "--rank",
+        type=int,
+        metavar="M",
+        help="ask people to order M preferences on one screen, 3 to 6, by how much better the preferred response is "
+        "(default: 4 with kind rank)",
     )
     parser.add_argument("--scale", type=int, help="highest rating, 2 to 10, for kind rating (default: 5)")
     parser.add_argument(
@@ -99,6 +106,7 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         "edges": None if args.edges is None else PopEdges.load(args.edges),
         "gold": None if args.gold is None else read_gold(args.gold, args.kind or "pop"),
         "scale": args.scale,
+        "rank": args.rank,
         "overlap": args.overlap,
         "repeat_share": args.repeat_share,
         "lease_seconds": lease_seconds(args.lease_minutes),

@@ -1,24 +1,32 @@
 """The questions that can be asked about preferences, and the possible answers, for people and models alike."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import cache
+from itertools import permutations
+from typing import Literal, NewType, get_args
 
 from popmargin.data.conversation import Text
 
-Kind = Literal["preference", "pop", "rating"]
-"""Which response is better (preference), the stronger of two preferences (pop), or how good a response is (rating)."""
+Kind = Literal["preference", "pop", "rating", "rank"]
+"""Which response is better (preference), the stronger of two preferences (pop), how good a response is (rating), or the
+order of several preferences by strength (rank)."""
 
 Rating = Literal["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
-Verdict = Literal["first", "second", "tie", "unsure", "wrong", "both_bad"] | Rating
+Order = NewType("Order", str)
+"""Numbers of the preferences of a ranking, the strongest first: "2>1>3"."""
+Verdict = Literal["first", "second", "tie", "unsure", "wrong", "both_bad"] | Rating | Order
 """first / second: for a preference its `chosen` / `rejected` response, for pop the stronger preference. wrong: a shown
 preference is flipped, its rejected response is better; `Label.wrong` says which of the two. both_bad: neither response
 to a prompt is any good, where a project offers that answer. A number is the rating of a response, on the project's
-scale; it may also be unsure."""
+scale; it may also be unsure. An order is the answer to a ranking, in which the preferences are numbered from 1."""
 
 Side = Literal["chosen", "rejected"]
 """A response of a preference, by its name in the data."""
 
-KINDS: tuple[Kind, ...] = ("preference", "pop", "rating")
+KINDS: tuple[Kind, ...] = ("preference", "pop", "rating", "rank")
+RANKED = range(3, 7)
+"""How many preferences one ranking may have: two are a comparison, and nobody orders many at once."""
 RATINGS: tuple[Rating, ...] = get_args(Rating)
 VERDICTS: tuple[Verdict, ...] = ("first", "second", "tie", "unsure", "wrong", "both_bad", *RATINGS)
 SIDES: tuple[Side, ...] = get_args(Side)
@@ -35,11 +43,46 @@ def verdicts_of(kind: Kind, scale: int | None = None) -> tuple[Verdict, ...]:
     """
     if kind == "rating":
         return (*RATINGS[:scale], "unsure")
+    if kind == "rank":
+        return ("unsure",)  # besides the orders, which depend on how many preferences there are
     return ("first", "second", "tie", "wrong" if kind == "pop" else "both_bad", "unsure")
 
 
+@cache
+def orders_of(size: int) -> frozenset[str]:
+    """All orders of so many preferences.
+
+    Example:
+        >>> len(orders_of(3)), "2>1>3" in orders_of(3), "2>2>3" in orders_of(3)
+        (6, True, False)
+    """
+    return frozenset(order_of(numbers) for numbers in permutations(range(1, size + 1)))
+
+
+def order_of(numbers: Sequence[int]) -> Order:
+    """The verdict with these numbers, the strongest first."""
+    return Order(">".join(map(str, numbers)))
+
+
+def numbers_of(order: str) -> list[int]:
+    """The numbers in an order.
+
+    Example:
+        >>> numbers_of("2>1>3")
+        [2, 1, 3]
+    """
+    return [int(number) for number in order.split(">")]
+
+
+def is_order(verdict: str | None) -> bool:
+    """Whether a verdict is the answer to a ranking."""
+    return verdict is not None and any(verdict in orders_of(size) for size in RANKED)
+
+
 def golds_of(kind: Kind, scale: int | None = None) -> tuple[Verdict, ...]:
-    """The answers of a kind that can be known beforehand."""
+    """The answers of a kind that can be known beforehand; for rankings there are none."""
+    if kind == "rank":
+        return ()
     return RATINGS[:scale] if kind == "rating" else verdicts_of(kind)
 
 

@@ -25,6 +25,7 @@ SCHEMA = pa.schema(
         pa.field("annotator", pa.string()),
         pa.field("tie", pa.bool_(), nullable=False),
         pa.field("confidence", pa.float64()),
+        pa.field("ranking", pa.string()),
     ]
 )
 pc: Any = pyarrow.compute  # its functions are made at import time, so a type checker cannot see them
@@ -36,7 +37,8 @@ class PopEdges:
     """Preferences over preferences: each row says that `stronger` has the larger gap between its two responses.
 
     Columns: stronger (id), weaker (id; null = no weaker partner found, margin 0), source (ratings, judge, …),
-    annotator, tie (the two were called equal: never trained on), confidence of the label in [0, 1].
+    annotator, tie (the two were called equal: never trained on), confidence of the label in [0, 1], ranking (edges that
+    name the same one are its neighbours, and one answer: see `rankings.py`).
 
     Attributes:
         table: the edges; stored columns that are missing and optional are filled with their defaults.
@@ -149,6 +151,8 @@ class PopEdges:
         """sha256 (hex) of the edges, in order; independent of path, parameters and Arrow chunks."""
         digest = hashlib.sha256()
         for name in SCHEMA.names:
+            if name == "ranking" and self.table[name].null_count == len(self):
+                continue  # files of versions that knew no rankings keep their fingerprints
             digest.update(json.dumps([name, self.table[name].to_pylist()]).encode())
         return digest.hexdigest()
 
@@ -256,6 +260,7 @@ def _checked(table: Any, where: str) -> Any:
             raise DataError(f"{where}: unknown column '{name}'. {did_you_mean(name, SCHEMA.names)}")
     columns: list[Any] = []
     defaults: dict[str, Any] = {"source": "file", "tie": False, "annotator": None, "confidence": None}
+    defaults["ranking"] = None
     for column in SCHEMA:
         if column.name in table.column_names:
             try:
@@ -277,6 +282,10 @@ def _checked(table: Any, where: str) -> Any:
     _refuse(both, where, "stronger and weaker are the same preference; remove the row")
     halves = pc.and_(checked["tie"], pc.is_null(checked["weaker"]))
     _refuse(halves, where, "a tie needs both preferences; give 'weaker' or set tie to false")
+    alone = pc.or_(checked["tie"], pc.is_null(checked["weaker"]))
+    _refuse(
+        pc.and_(pc.is_valid(checked["ranking"]), alone), where, "an edge of a ranking has a weaker side and is no tie"
+    )
     confidence = checked["confidence"]
     inside = pc.and_(pc.greater_equal(confidence, 0.0), pc.less_equal(confidence, 1.0))
     _refuse(pc.invert(pc.fill_null(inside, True)), where, "'confidence' is outside [0, 1]")

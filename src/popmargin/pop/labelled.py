@@ -10,6 +10,7 @@ import pyarrow.compute
 
 from popmargin.errors import DataError, did_you_mean
 from popmargin.pop.edges import PopEdges
+from popmargin.pop.rankings import edges_without
 
 pc: Any = pyarrow.compute
 _LOG = logging.getLogger(__name__)
@@ -82,7 +83,9 @@ def labels_between(edges: PopEdges, ids: Sequence[str], where: str, remedy: str)
     """
     known = pa.array(ids, pa.string())
     inside = pc.and_(pc.is_in(edges.table["stronger"], value_set=known), pc.is_in(edges.table["weaker"], known))
-    kept = PopEdges(edges.table.filter(inside), {**edges.parameters, "comparisons": len(edges)})
+    outside = {name for side in ("stronger", "weaker") for name in edges.table[side].to_pylist()}.difference(ids)
+    closed = edges_without(edges, inside, outside)
+    kept = PopEdges(closed.table, {**edges.parameters, "comparisons": len(edges)})
     if len(kept) < len(edges):
         _LOG.warning(
             "%d of %d labels involve preferences that are not trained on; they give no edges.",

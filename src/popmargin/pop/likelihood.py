@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import expit, log_expit, log_ndtr
 
 from popmargin.errors import ConfigError, DataError, counted
+from popmargin.pop.plackett_luce import RankedRows, ranked_derivatives
 
 Model = Literal["bradley_terry", "thurstone"]
 _Rows = Int64[np.ndarray, " E"]
@@ -33,6 +34,7 @@ class Observations:
         tie: whether the two were called equal (E,).
         annotator: number of the annotator (E,).
         count: preferences, N.
+        ranked: blocks of rows that are the pairs of rankings; all other rows are comparisons of two.
     """
 
     first: _Rows
@@ -41,6 +43,7 @@ class Observations:
     tie: Bool[np.ndarray, " E"]
     annotator: _Rows
     count: int
+    ranked: tuple[RankedRows, ...] = ()
 
     @staticmethod
     def of(first: Any, second: Any, count: int, *, weight: Any = 1.0) -> "Observations":
@@ -164,6 +167,7 @@ class Posterior:
 
     log P(a says that first is stronger) = log(η_a·P(first) + (1 − η_a)·P(second)) with reliabilities (Crowd-BT, Chen et
     al. 2013), whose prior is Beta(reliability_prior) on the logit scale; without them η = 1. Ties do not depend on η.
+    A ranking has the probability of Plackett and Luce (`plackett_luce.py`), which knows neither ties nor η.
 
     Attributes:
         observations: the data.
@@ -186,6 +190,12 @@ class Posterior:
             raise ConfigError(f"ridge is {self.ridge}; the precision of a prior must be a finite number ≥ 0.")
         if self.model == "thurstone" and self.ties:
             raise ConfigError("Davidson's ties are only for bradley_terry; with thurstone, use ties='half' or 'drop'.")
+        if self.observations.ranked and (self.model == "thurstone" or self.annotators):
+            raise ConfigError(
+                "Rankings have a likelihood in the model bradley_terry without reliabilities only. Fit that, or empty "
+                "the column 'ranking' of the edges, which counts their neighbours as single comparisons (biased, see "
+                "docs/scale.md)."
+            )
 
     @property
     def size(self) -> int:
@@ -218,7 +228,9 @@ class Posterior:
         theta = np.zeros(self.size)
         count, seen = self.observations.count, self.observations
         if self.ties:
-            share = np.clip(np.average(seen.tie, weights=seen.weight) if seen.weight.sum() else 0.5, 0.01, 0.99)
+            two = slice(seen.ranked[0].start if seen.ranked else None)
+            tie, weight = seen.tie[two], seen.weight[two]
+            share = np.clip(np.average(tie, weights=weight) if weight.sum() else 0.5, 0.01, 0.99)
             theta[count] = np.log(2 * share / (1 - share))
         if self.annotators:
             right, wrong = self.reliability_prior
@@ -237,6 +249,10 @@ class Posterior:
         t = float(theta[count]) if self.ties else -np.inf
         h = theta[count + self.ties :][seen.annotator] if self.annotators else None
         log_p, slopes, bends = self._pointwise(d, t, h) if spread is None else self._averaged(d, spread, t, h)
+        for block in seen.ranked:
+            parts = ranked_derivatives(block, d, spread)
+            log_p[block.rows], slopes["d"][block.rows], bends["d", "d"][block.rows] = parts
+            slopes["t"][block.rows] = bends["d", "t"][block.rows] = bends["t", "t"][block.rows] = 0.0
         likelihood = float(seen.weight @ log_p)
         value, gradient, prior = self._prior(theta)
         for name in self.designs:

@@ -6,10 +6,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+from numpy.typing import ArrayLike
 
 from popmargin.errors import DataError, counted
 from popmargin.pop.edges import PopEdges, unique_ids
 from popmargin.pop.likelihood import Observations
+from popmargin.pop.plackett_luce import RankedRows, pairs_of
+from popmargin.pop.rankings import rankings_of
 
 Ties = Literal["davidson", "half", "drop"]
 UseOfConfidence = Literal["weight", "probability", "ignore"]
@@ -22,10 +25,12 @@ def observations_of(
     """Observations, the names of their annotators, and the counts.
 
     A label that is right with probability c becomes an observation of weight c and the opposite one of weight 1 − c; a
-    tie counted as half a win each becomes two observations of half weight.
+    tie counted as half a win each becomes two observations of half weight. The edges of a ranking become the rows of
+    all its pairs, together one observation of its order (`plackett_luce.py`), after the comparisons of two.
 
     Raises:
-        DataError: an edge names an unknown preference, or no edge contains a comparison.
+        DataError: an edge names an unknown preference, no edge contains a comparison, or a ranking is damaged or has a
+            probability of being right.
     """
     table = edges.table
     whole = table.filter(pc.is_valid(table["weaker"]))
@@ -36,6 +41,7 @@ def observations_of(
             f"No PoP edge (of {len(edges)}) compares two preferences, so there is no scale to fit. Label some "
             "with popmargin pop sample, or let people label those from popmargin pop ask."
         )
+    rankings = [ranking for ranking in rankings_of(whole) if len(ranking.order) > 2]
     known = unique_ids(ids)
     compared = np.stack([_rows_of(whole[name], known, name) for name in ("stronger", "weaker")])
     tie = whole["tie"].to_numpy()
@@ -45,17 +51,28 @@ def observations_of(
     if ties == "half":
         right = np.where(tie, 0.5, right)
         tie = np.zeros_like(tie)
-    split = np.flatnonzero(right < 1.0)
+    in_ranking = np.zeros(len(whole), dtype=bool)
+    in_ranking[[row for ranking in rankings for row in ranking.rows]] = True
+    if (right[in_ranking] < 1.0).any():
+        raise DataError(
+            "PoP edges: a ranking has a confidence below 1, which as a probability has no meaning for an order of "
+            "several. Remedy: confidence='weight' or 'ignore' (--confidence)."
+        )
+    alone, split = np.flatnonzero(~in_ranking), np.flatnonzero(right < 1.0)
     names = pc.coalesce(whole["annotator"], whole["source"]).combine_chunks().dictionary_encode()
     annotator = names.indices.to_numpy().astype(np.int64)
     seen = Observations(
-        first=np.concatenate([compared[0], compared[1, split]]),
-        second=np.concatenate([compared[1], compared[0, split]]),
-        weight=np.concatenate([given * right, given[split] * (1 - right[split])]),
-        tie=np.concatenate([tie, tie[split]]),
-        annotator=np.concatenate([annotator, annotator[split]]),
+        first=np.concatenate([compared[0, alone], compared[1, split]]),
+        second=np.concatenate([compared[1, alone], compared[0, split]]),
+        weight=np.concatenate([(given * right)[alone], given[split] * (1 - right[split])]),
+        tie=np.concatenate([tie[alone], tie[split]]),
+        annotator=np.concatenate([annotator[alone], annotator[split]]),
         count=len(ids),
     )
+    rows = [ranking.rows for ranking in rankings]
+    orders = [[*compared[0, list(one)].tolist(), int(compared[1, one[-1]])] for one in rows]
+    begin = [one[0] for one in rows]
+    seen = with_rankings(seen, orders, given[begin], annotator[begin])
     facts: dict[str, Any] = {
         "edges": len(edges),
         "without_weaker_side": int(table["weaker"].null_count),
@@ -63,7 +80,37 @@ def observations_of(
         "comparisons": len(whole),
         "compared": compared,
     }
+    facts |= {"rankings": len(rankings)} if rankings else {}
     return seen, names.dictionary.to_pylist(), facts
+
+
+def with_rankings(
+    seen: Observations, orders: Sequence[Sequence[int]], weight: ArrayLike = 1.0, annotator: ArrayLike = 0
+) -> Observations:
+    """The observations with the pairs of rankings after them, in blocks of one size.
+
+    Args:
+        seen: comparisons of two.
+        orders: row numbers of the preferences of each ranking, the strongest first.
+        weight: of each ranking.
+        annotator: number of the annotator of each.
+    """
+    weights, who = (np.broadcast_to(np.asarray(one), len(orders)) for one in (weight, annotator))
+    sizes = np.array([len(order) for order in orders])
+    for size in sorted(set(sizes.tolist())):
+        own = np.flatnonzero(sizes == size)
+        first, second = pairs_of(np.array([orders[number] for number in own]))
+        each = size * (size - 1) // 2
+        seen = Observations(
+            first=np.concatenate([seen.first, first]),
+            second=np.concatenate([seen.second, second]),
+            weight=np.concatenate([seen.weight, np.repeat(weights[own], each)]),
+            tie=np.concatenate([seen.tie, np.zeros(len(first), dtype=bool)]),
+            annotator=np.concatenate([seen.annotator, np.repeat(who[own], each)]),
+            count=seen.count,
+            ranked=(*seen.ranked, RankedRows(len(seen.first), len(own), size)),
+        )
+    return seen
 
 
 def _rows_of(column: Any, known: Any, name: str) -> Any:

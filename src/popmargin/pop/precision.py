@@ -4,12 +4,12 @@ Axis suffixes: N preferences, E comparisons, K draws.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.sparse import coo_matrix
@@ -19,6 +19,7 @@ from scipy.stats import rankdata
 
 from popmargin.pop.likelihood import Observations, Posterior
 from popmargin.pop.newton import Fit, maximise, posterior_mean, strength_draws
+from popmargin.pop.observations import with_rankings
 from popmargin.statistics.intervals import UNDEFINED, Interval
 
 _EXACT = 1000
@@ -60,9 +61,15 @@ class ScalePrecision:
 
 
 def scale_precision(
-    stronger: ArrayLike, weaker: ArrayLike, count: int, *, target: float = 0.9, seed: int = 0
+    stronger: ArrayLike,
+    weaker: ArrayLike,
+    count: int,
+    *,
+    rankings: Sequence[Sequence[int]] = (),
+    target: float = 0.9,
+    seed: int = 0,
 ) -> ScalePrecision:
-    """How well comparisons order preferences, by Bradley–Terry.
+    """How well comparisons order preferences, by Bradley–Terry, and rankings, by Plackett–Luce.
 
     The correlation is that of the fitted strengths with draws from their posterior (normal, with all correlations): its
     mean, and the range of 95% of them, wider by what is unsure about the prior's spread. That spread is estimated from
@@ -73,7 +80,8 @@ def scale_precision(
     Args:
         stronger: row number of the stronger preference of each comparison (E,).
         weaker: row number of the other one (E,).
-        count: preferences, N; each in a comparison.
+        count: preferences, N; each in a comparison or ranking.
+        rankings: row numbers of the preferences of each ranking, the strongest first; m − 1 comparisons each.
         target: of the rank correlation.
         seed: of the draws.
 
@@ -83,16 +91,17 @@ def scale_precision(
         (60, True)
     """
     ones, others = np.asarray(stronger, dtype=np.int64), np.asarray(weaker, dtype=np.int64)
-    if count < 3 or not len(ones):
-        return ScalePrecision(count, len(ones), UNDEFINED, target, UNDEFINED, 1.0)
+    compared = len(ones) + sum(len(order) - 1 for order in rankings)
+    if count < 3 or not compared:
+        return ScalePrecision(count, compared, UNDEFINED, target, UNDEFINED, 1.0)
     rng = np.random.default_rng(seed)
-    seen = Observations.of(ones, others, count)
-    ridge, unsure = _ridge(_near(ones, others, count), rng)
+    seen = with_rankings(Observations.of(ones, others, count), rankings)
+    ridge, unsure = _ridge(_near(seen, rankings), rng)
     posterior, fit = _fit(seen, ridge)
     draws_NK = fit.theta[:count, None] + strength_draws(posterior, fit.at, _DRAWS, rng)
     spearman = _correlation(fit.theta[:count], draws_NK, ridge, unsure)
-    more = _needed(draws_NK, spearman, target, ridge, len(ones))
-    return ScalePrecision(count, len(ones), spearman, target, more, _information(draws_NK, ridge, rng))
+    more = _needed(draws_NK, spearman, target, ridge, compared)
+    return ScalePrecision(count, compared, spearman, target, more, _information(draws_NK, ridge, rng))
 
 
 def _fit(seen: Observations, ridge: float) -> tuple[Posterior, Fit]:
@@ -103,17 +112,22 @@ def _fit(seen: Observations, ridge: float) -> tuple[Posterior, Fit]:
     return posterior, posterior_mean(posterior, mode, exact=seen.count <= _EXACT)
 
 
-def _near(ones: Int64[np.ndarray, " E"], others: Int64[np.ndarray, " E"], count: int) -> Observations:
+def _near(seen: Observations, rankings: Sequence[Sequence[int]]) -> Observations:
     """The comparisons between preferences around the one that was compared most often; all of them, if they are few."""
+    count = seen.count
     if count <= _NEAR:
-        return Observations.of(ones, others, count)
-    graph: Any = coo_matrix((np.ones(len(ones)), (ones, others)), shape=(count, count)).tocsr()
-    most = int(np.bincount(np.concatenate([ones, others]), minlength=count).argmax())
+        return seen
+    graph: Any = coo_matrix((np.ones(len(seen.first)), (seen.first, seen.second)), shape=(count, count)).tocsr()
+    most = int(np.bincount(np.concatenate([seen.first, seen.second]), minlength=count).argmax())
     chosen = breadth_first_order(graph, most, directed=False, return_predecessors=False)[:_NEAR]
     place = np.full(count, -1)
     place[chosen] = np.arange(len(chosen))
-    inside = (place[ones] >= 0) & (place[others] >= 0)
-    return Observations.of(place[ones[inside]], place[others[inside]], len(chosen))
+    pairs = slice(seen.ranked[0].start if seen.ranked else None)
+    ones, others = place[seen.first[pairs]], place[seen.second[pairs]]
+    inside = (ones >= 0) & (others >= 0)
+    left = [[int(place[row]) for row in order if place[row] >= 0] for order in rankings]
+    near = Observations.of(ones[inside], others[inside], len(chosen))
+    return with_rankings(near, [order for order in left if len(order) > 1])
 
 
 def _ridge(seen: Observations, rng: np.random.Generator) -> tuple[float, float]:

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from popmargin.account import Step
 from popmargin.config import DataConfig, EvaluationConfig, PopConfig
@@ -17,6 +16,7 @@ from popmargin.errors import DataError
 from popmargin.pop.edge_sources import read_edges
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.fit import fit_strengths
+from popmargin.pop.rankings import edges_without
 from popmargin.pop.sampling import sample_edges
 from popmargin.pop.scale import StrengthScale
 from popmargin.pop.strengths import trained_strengths
@@ -151,21 +151,21 @@ class Workspace:
             "name a preference beyond data.limit": self._split.passed_over,
             "name a preference dropped by tokenization": set(self.train.preferences.ids) - set(self.train.ids),
         }
-        sides = [edges.table[name].to_pylist() for name in ("stronger", "weaker")]
-        keep, left_out = np.ones(len(edges), dtype=bool), dict[str, int]()
+        kept, left_out = edges, dict[str, int]()
         for reason, names in reasons.items():
-            named = keep & np.array([any(side in names for side in pair) for pair in zip(*sides, strict=True)], bool)
-            keep &= ~named
-            left_out |= {reason: int(named.sum())} if named.any() else {}
+            sides = (kept.table[name].to_pylist() for name in ("stronger", "weaker"))
+            inside = [not any(side in names for side in pair) for pair in zip(*sides, strict=True)]
+            before, kept = len(kept), edges_without(kept, inside, names)
+            left_out |= {reason: before - len(kept)} if len(kept) < before else {}
         if not left_out:
             return edges
-        if not keep.any():
+        if not len(kept):
             raise DataError(
                 f"All {len(edges)} PoP edges name preferences that are not trained on "
                 f"({', '.join(f'{reason}: {count}' for reason, count in left_out.items())}). Sample them from the "
                 "training data."
             )
-        return PopEdges(edges.table.filter(pa.array(keep)), {**edges.parameters, "left_out": left_out})
+        return PopEdges(kept.table, {**kept.parameters, "left_out": left_out})
 
     def scale(self, config: PopConfig, order: Signal | None = None) -> tuple[StrengthScale, PopEdges | None]:
         """Strengths of the training preferences, from a file or fitted to edges; then the edges too.

@@ -44,6 +44,8 @@ def make_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
             store.add_items(
                 project.id, "rating", [*ids, *ids], response=["chosen"] * len(ids) + ["rejected"] * len(ids)
             )
+        elif kind == "rank":
+            store.add_items(project.id, "rank", ids[:1], others=[ids[1:]])
         else:
             store.add_items(project.id, "preference", ids)
         return Site(store, create_app(store, admin_token=ADMIN, root_path=root_path), project)

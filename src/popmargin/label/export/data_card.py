@@ -22,6 +22,7 @@ _ASKED = {
     "preference": "which of two responses is better",
     "pop": "in which of two preferences the preferred response is better by more",
     "rating": "how good a response is",
+    "rank": "in what order several preferences are by how much better the preferred response is",
 }
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 

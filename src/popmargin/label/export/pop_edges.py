@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -13,12 +14,14 @@ from popmargin.label.export.judged_wrong import DECIDED, OnWrong, check_wrong, w
 from popmargin.label.export.people_first import Models, people_first
 from popmargin.label.export.pooled_votes import NO_WEIGHTS, Chances, Pooling, pool_votes
 from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.ranked_items import ranked_ids
 from popmargin.label.store.records import Adjudication, Project
-from popmargin.pop.edges import PopEdges
+from popmargin.pop.edges import SCHEMA, PopEdges
 from popmargin.pop.labelled import weighted_annotators
 
 pc: Any = pyarrow.compute
-_EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "confidence")
+_EDGE_COLUMNS = ("item", "kind", "first", "second", "annotator", "annotator_kind", "verdict", "wrong", "confidence",
+                 "others", "assignment")  # fmt: skip
 _AGGREGATES = (None, "majority", "weighted")
 
 
@@ -74,7 +77,7 @@ def pop_edges(
     pool: Pooling | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> tuple[PopEdges, EdgeAccount]:
-    """The current PoP labels as edges: one per item and annotator, with ties (tie=True).
+    """The current PoP labels as edges: one per item and annotator, with ties (tie=True); m − 1 for a ranking of m.
 
     Left out, and counted: labels of single preferences, repeated items, the answers unsure and wrong, labels of models
     where a person has decided, and comparisons with preferences that most mark wrong, since their difference has the
@@ -117,15 +120,24 @@ def pop_edges(
         pool=pool is not None,
     )  # fmt: skip
     labels = counting.labels
-    pop = pc.equal(labels["kind"], "pop")
+    rank = pc.equal(labels["kind"], "rank")
+    pop = pc.or_(pc.equal(labels["kind"], "pop"), rank)
     first_time = pc.is_null(labels["repeat_of"])
-    decided = pc.is_in(labels["verdict"], value_set=pa.array(DECIDED))
+    decided = pc.or_(
+        pc.is_in(labels["verdict"], value_set=pa.array(DECIDED)), pc.match_substring(labels["verdict"], ">")
+    )
     mine = pc.and_(pop, first_time)
     by_most = wrong_preferences(people_first(labels, models), weights=counting.weights)
     names = pa.array([] if wrong == "keep" else list(by_most), pa.string())
     doubtful = pc.or_(pc.is_in(labels["first"], value_set=names), pc.is_in(labels["second"], value_set=names))
     said = pc.and_(mine, decided)
     used = labels.filter(pc.and_(said, pc.invert(doubtful)))
+    ranked = used.filter(pc.equal(used["kind"], "rank"))
+    if ranked.num_rows and (pool or aggregate):
+        raise ConfigError(
+            f"{project.name}: votes on rankings of several preferences are not pooled. Omit --aggregate and --pool: a "
+            "strength scale (popmargin pop scale) weighs all rankings together."
+        )
 
     def count(mask: Any) -> int:
         return int(pc.sum(pc.cast(mask, pa.int64())).as_py() or 0)
@@ -154,7 +166,10 @@ def pop_edges(
         return PopEdges(_pooled(used, pooled.chances, pool), parameters), replace(account, notes=notes)
     if aggregate is not None:
         return PopEdges(_majority(used, aggregate, counting.weights), parameters), account
-    edges, present = PopEdges(_edge_table(used), parameters), set(used["annotator"].unique().to_pylist())
+    table = _edge_table(used.filter(pc.not_equal(used["kind"], "rank")))
+    if ranked.num_rows:
+        table = pa.concat_tables([table, _ranked_edges(ranked, project.name)], promote_options="default")
+    edges, present = PopEdges(table, parameters), set(used["annotator"].unique().to_pylist())
     lighter = {name: weight for name, weight in counting.weights.items() if name in present}
     return weighted_annotators(edges, lighter, project.name) if lighter else edges, account
 
@@ -189,6 +204,18 @@ def _edge_table(labels: Any) -> Any:
             "confidence": labels["confidence"],
         }
     )
+
+
+def _ranked_edges(labels: Any, name: str) -> Any:
+    """The edges between neighbours of each ranking, which name it."""
+    rows: list[dict[str, Any]] = []
+    for row in labels.to_pylist():
+        shared = {"source": row["annotator_kind"], "tie": False} | {
+            key: row[key] for key in ("annotator", "confidence")
+        }
+        shared["ranking"] = f"{name}/{row['annotator']}/{row['assignment']}"
+        rows += [{"stronger": one, "weaker": other, **shared} for one, other in pairwise(ranked_ids(row))]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def _majority(labels: Any, aggregate: str, weights: Mapping[str, float]) -> Any:

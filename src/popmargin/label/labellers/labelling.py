@@ -18,6 +18,8 @@ from popmargin.label.labellers.numeric import RewardLabeller
 from popmargin.label.store.label_store import LabelStore
 from popmargin.pop.edges import PopEdges
 
+_OF_PEOPLE = {"rating": "ratings", "rank": "rankings"}
+"""Kinds of items that labellers leave to people."""
 BATCH = 512  # questions between two writes to the store
 
 
@@ -96,20 +98,20 @@ def label_store(
         progress: show progress bars.
 
     Returns:
-        New labels and revisions in the store. Where a budget ends, what was asked in full is stored. Rating items are
-        left to people: labellers only compare.
+        New labels and revisions in the store. Where a budget ends, what was asked in full is stored. Ratings and
+        rankings are left to people: labellers only compare.
 
     Raises:
-        DataError: the project asks only for ratings, or its responses are images and the labeller reads texts.
+        DataError: the project asks only for ratings or rankings, or for images and the labeller reads texts.
     """
     account = Account() if account is None else account
     _refuse_images(store, project, labeller)
-    kinds = (kind for batch in store.items(project) for kind in batch["kind"].unique().to_pylist())
-    if next(kinds, None) == "rating" and all(kind == "rating" for kind in kinds):
+    kinds = {kind for batch in store.items(project) for kind in batch["kind"].unique().to_pylist()}
+    if kinds and kinds <= set(_OF_PEOPLE):
+        asked = " and ".join(name for kind, name in _OF_PEOPLE.items() if kind in kinds)
         raise DataError(
-            "This project asks for ratings, but labellers make comparisons. Make a separate project for the "
-            "comparisons: "
-            "popmargin label import DATA --project NAME"
+            f"This project asks for {asked}, but labellers make comparisons. Make a separate project for the "
+            "comparisons: popmargin label import DATA --project NAME"
         )
     annotator = _annotator(store, project, labeller)
     unsure = _unsure(store, project, labeller.name) if again else {}
@@ -212,7 +214,7 @@ def _batches(
     rows = [row for batch in store.items(project, unlabelled_by=annotator) for row in batch.to_pylist()]
     if unsure:
         rows += [row for batch in store.items(project) for row in batch.to_pylist() if row["item"] in unsure]
-    rows = [row for row in rows if row["kind"] != "rating"]
+    rows = [row for row in rows if row["kind"] not in _OF_PEOPLE]
     for start in range(0, len(rows), at_once):
         yield rows[start : start + at_once]
 

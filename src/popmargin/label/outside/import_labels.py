@@ -153,6 +153,11 @@ def _asked(store: LabelStore, project: Project, kind: Kind | None) -> Kind:
         raise ConfigError(f"Project '{project.name}' asks for {' and '.join(kinds)}. Choose one with --kind.")
     if kind not in (None, *kinds):
         raise ConfigError(f"Project '{project.name}' asks for {' and '.join(kinds)}, not {kind}.")
+    if (kind or kinds[0]) == "rank":
+        raise ConfigError(
+            f"Project '{project.name}' asks for rankings of several preferences, which no other tool exports. "
+            "Import labels into a project of another kind."
+        )
     return kind or kinds[0]
 
 

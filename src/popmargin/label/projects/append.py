@@ -10,7 +10,14 @@ from popmargin.account import Step
 from popmargin.data.questions import SIDES, Kind, Side
 from popmargin.data.schema import TEXT_COLUMNS, Preferences
 from popmargin.errors import ConfigError, DataError, counted
-from popmargin.label.projects.draft import MISSING, Draft, refuse_lone, refuse_unlabelled, response_keys
+from popmargin.label.projects.draft import (
+    MISSING,
+    Draft,
+    draw_rankings,
+    refuse_lone,
+    refuse_unlabelled,
+    response_keys,
+)
 from popmargin.label.projects.same_project import (
     differing,
     item_kinds,
@@ -19,6 +26,7 @@ from popmargin.label.projects.same_project import (
     tell_kept,
 )
 from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.ranked_items import load_others
 from popmargin.label.store.records import Project
 
 _SHOWN = 5
@@ -86,9 +94,12 @@ def append_rows(
     tell_kept(project, data, others - changed.keys(), say)
     if new:
         rows = data.select(new)
-        draft = _draft(rows, stored, asked, sampling, k, project)
+        if asked == "rank":
+            draft = _rankings(store, rows, stored["id"], sampling, 1 if k is None else k, project)
+        else:
+            draft = _draft(rows, stored, asked, sampling, k, project)
         asks = (draft.kind, draft.first, draft.second)
-        store.append(project.id, rows, *asks, response=draft.response, chained=draft.chained)
+        store.append(project.id, rows, *asks, response=draft.response, chained=draft.chained, others=draft.others)
         say(f"{counted(len(draft.first), 'item')} of kind '{asked}' added: {_how(draft, len(new))}")
     return store.project(project.name)
 
@@ -106,7 +117,8 @@ def _told(source: str, project: Project, changed: Mapping[str, Sequence[str]]) -
 
 
 def _how(draft: Draft, count: int) -> str:
-    named = {"preference": "one a new pair", "rating": "one a new response"}
+    named = {"preference": "one a new pair", "rating": "one a new response",
+             "rank": "rankings of new preferences with each other and with old ones"}  # fmt: skip
     return named.get(draft.kind, f"pairs of {counted(count, 'new preference')} with each other and with the old ones")
 
 
@@ -141,6 +153,21 @@ def _draft(
     )
     pairs = ([ids[row] for row in rows] for rows in (first, second))
     return Draft(kind=kind, first=next(pairs), second=next(pairs), chained=sampling in (None, "chain"))
+
+
+def _rankings(
+    store: LabelStore, data: Preferences, old: Sequence[str], sampling: str | None, k: int, project: Project
+) -> Draft:
+    """Rankings of the new preferences and at least one old one, more where they do not fill a screen: all connected."""
+    if sampling is not None:
+        raise ConfigError("--pairs-of-pairs draws pairs of preferences, but 'rank' asks about several. Remove it.")
+    refuse_unlabelled(data)
+    size = len(load_others(next(iter(store.items(project.id)))["others"][0].as_py())) + 1
+    rng = np.random.default_rng([project.seed % 2**63, len(old)])
+    some = rng.choice(len(old), max(1, size - len(data)), replace=False).tolist()
+    ids = [*(old[row] for row in some), *data.ids]
+    groups = [[ids[row] for row in group] for group in draw_rankings(len(ids), size, k=k, seed=project.seed).tolist()]
+    return Draft(kind="rank", first=[one[0] for one in groups], others=[one[1:] for one in groups], chained=True)
 
 
 def extend_pairs(

@@ -34,6 +34,8 @@ def set_known_answers(
         DataError: gold that is not in the project, or without an answer.
     """
     (kind, *_) = item_kinds(store, project) or ["pop"]
+    if kind == "rank":
+        raise ConfigError(f"Project '{project.name}' asks for rankings, which have no gold items.")
     if isinstance(gold, PopEdges) != (kind == "pop"):
         wanted = (
             "PoP edges" if kind == "pop" else "preferences with known ratings" if kind == "rating" else "preferences"

@@ -8,7 +8,7 @@ import numpy as np
 
 from popmargin.account import Step
 from popmargin.data.formats.unlabelled import MARK
-from popmargin.data.questions import SIDES, Kind, Side, Verdict
+from popmargin.data.questions import RANKED, SIDES, Kind, Side, Verdict
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.projects.known_answers import (
@@ -25,6 +25,8 @@ from popmargin.pop.edges import PopEdges
 
 SAMPLINGS = ("chain", "random", "iterative")
 SCALE = 5
+RANK = 4
+"""Preferences in a ranking, unless somebody says how many."""
 MISSING = json.dumps(None)
 """What a lone response's partner is in `response_keys`."""
 
@@ -44,6 +46,7 @@ class Draft:
     response: list[Side] | None = None
     steps: tuple[Step, ...] = ()
     chained: bool = False
+    others: list[list[str]] | None = None
 
 
 def draft_items(
@@ -55,13 +58,14 @@ def draft_items(
     edges: PopEdges | None = None,
     gold: PopEdges | Preferences | None = None,
     scale: int | None = None,
+    rank: int | None = None,
     seed: int | None = None,
     **settings: Any,
 ) -> Draft:
     """The items `open_project` would create, without a store, so that errors show before one is made.
 
     Args:
-        data, kind, sampling, k, edges, gold, scale, seed, settings: as of `open_project`.
+        data, kind, sampling, k, edges, gold, scale, rank, seed, settings: as of `open_project`.
 
     Raises:
         DataError: pairs or gold that are not in the data, gold without an answer, or fewer than two preferences to
@@ -70,9 +74,11 @@ def draft_items(
     """
     check_settings(**settings, seed=seed, scale=scale)
     check_shown(settings.get("shown") or (), ["annotator", *storable_columns(data)], data.report.source)
-    kind = kind or usual_kind(data)
+    kind = _kind_of(data, kind, rank)
     if kind != "rating":
         refuse_lone(data)
+    if kind == "rank":
+        return _rankings(data, rank or RANK, 1 if k is None else k, seed or 0, sampling, edges, gold, scale)
     if kind != "pop" and edges is not None:
         raise ConfigError(f"edges compare two preferences: use them with kind 'pop', not '{kind}'.")
     drawn = [name for name, value in {"--pairs-of-pairs": sampling, "--k": k}.items() if value is not None]
@@ -106,6 +112,59 @@ def draft_items(
     step = Step(name="preferences to compare", rows_in=len(data), kept=compared, left_out={"in no pair": alone})
     chained = (sampling or "chain") == "chain" if edges is None else edges.parameters.get("sampling") == "chain"
     return Draft(kind=kind, first=first, second=second, gold=golds, steps=(*steps, step), chained=chained)
+
+
+def _kind_of(data: Preferences, kind: Kind | None, rank: int | None) -> Kind:
+    if rank is None:
+        return kind or usual_kind(data)
+    if kind not in (None, "rank"):
+        raise ConfigError(
+            f"--rank asks for the order of several preferences, not for kind '{kind}'. Omit one of the two."
+        )
+    if rank not in RANKED:
+        raise ConfigError(f"rank={rank}: give a number of preferences from {RANKED[0]} to {RANKED[-1]}.")
+    return "rank"
+
+
+def _rankings(
+    data: Preferences,
+    size: int,
+    k: int,
+    seed: int,
+    sampling: str | None,
+    edges: PopEdges | None,
+    gold: PopEdges | Preferences | None,
+    scale: int | None,
+) -> Draft:
+    refuse_unlabelled(data)
+    refused = {"--pairs-of-pairs": sampling, "--edges": edges, "--gold": gold, "--scale": scale}
+    given = [name for name, value in refused.items() if value is not None]
+    if given:
+        raise ConfigError(f"{' and '.join(given)} cannot be used with rankings of several preferences. Omit it.")
+    if len(data) < size:
+        raise DataError(f"{counted(len(data), 'preference')}: a ranking on one screen needs {size}. Lower --rank.")
+    rows = draw_rankings(len(data), size, k=k, seed=seed)
+    ids = [[data.ids[row] for row in group] for group in rows.tolist()]
+    step = Step(name="preferences to rank", rows_in=len(data), kept={"in some ranking": len(data)}, left_out={})
+    return Draft(
+        kind="rank", first=[group[0] for group in ids], others=[group[1:] for group in ids], steps=(step,), chained=True
+    )
+
+
+def draw_rankings(count: int, size: int, *, k: int = 1, seed: int = 0) -> np.ndarray:
+    """Row numbers of the preferences of each ranking, one ranking a row: k rings through all preferences, cut into
+    pieces that share a preference with the next (ours).
+
+    They hold about as many comparisons of neighbours, k·N, as `draw_pairs` with the same k, in 1/(size − 1) as many
+    questions.
+
+    Example:
+        >>> draw_rankings(7, 4).shape
+        (3, 4)
+    """
+    order, _ = chain_pairs(count, k, np.random.default_rng(seed))
+    starts = np.arange(0, count, size - 1)
+    return np.concatenate([ring[(starts[:, None] + np.arange(size)) % count] for ring in order.reshape(k, count)])
 
 
 def draw_pairs(count: int, *, sampling: str = "chain", k: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

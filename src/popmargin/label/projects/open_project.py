@@ -33,6 +33,7 @@ def open_project(
     edges: PopEdges | None = None,
     gold: PopEdges | Preferences | None = None,
     scale: int | None = None,
+    rank: int | None = None,
     seed: int | None = None,
     say: Callable[[str], None] = print,
     **settings: Any,
@@ -46,11 +47,13 @@ def open_project(
         data: the preferences of a new project; needed for one.
         name: of the project.
         kind: "pop" asks about pairs of preferences, "preference" about every single one, "rating" about every
-            distinct response to a prompt, once; None for the usual one (see `usual_kind`).
+            distinct response to a prompt, once, "rank" about several preferences at a time; None for the usual one (see
+            `usual_kind`).
         sampling, k: how pairs are drawn (see `draw_pairs`); "chain" and 1.
         edges: ask about these pairs instead; their labels are not shown.
         gold: pairs with a known answer, shown to everybody; for ratings, preferences with known ratings.
         scale: ratings go from 1 to this; 5.
+        rank: ask for the order of so many preferences at a time (kind "rank"; 4).
         seed: of the pairs, and of the project; 0.
         say: called with lines about what was done.
         settings: of `LabelStore.create_project`: overlap, lease_seconds, repeat_share, wording, shown, both_bad,
@@ -62,7 +65,7 @@ def open_project(
         ConfigError: settings out of range, or different from the project's.
     """
     settings = {setting: value for setting, value in settings.items() if value is not None}
-    asked = {"sampling": sampling, "k": k, "edges": edges, "gold": gold}
+    asked = {"sampling": sampling, "k": k, "edges": edges, "gold": gold, "rank": rank}
     found = next((project for project in store.projects() if project.name == name), None)
     if found is not None:
         kinds = _go_on(store, found, data, kind, {"scale": scale, "seed": seed, **settings}, asked, say)
@@ -83,8 +86,10 @@ def open_project(
     if "wording" in settings and draft.kind == "rating":
         raise ConfigError("a wording is for comparisons; write what a rating is about into the guidelines.")
     criteria = settings.get("criteria") or ()
-    if criteria and draft.kind == "pop":
-        raise ConfigError("criteria are questions about responses: use them with kind preference or rating, not 'pop'.")
+    if criteria and draft.kind in ("pop", "rank"):
+        raise ConfigError(
+            f"criteria are questions about responses: use them with kind preference or rating, not '{draft.kind}'."
+        )
     if criteria and (settings.get("grades") or "wording" in settings):
         raise ConfigError(
             "criteria have questions of their own, without a wording or grades. Omit --wording and --grades."
@@ -101,7 +106,8 @@ def open_project(
         if left:
             say(f"columns of bytes are not stored: {', '.join(left)}")
     asks = draft.first, draft.second
-    store.add_items(project.id, draft.kind, *asks, gold=draft.gold, response=draft.response, chained=draft.chained)
+    store.add_items(project.id, draft.kind, *asks, gold=draft.gold, response=draft.response, chained=draft.chained,
+                    others=draft.others)  # fmt: skip
     for step in draft.steps:
         say("\n".join(step.lines()))
     known = sum(answer is not None for answer in draft.gold or ())

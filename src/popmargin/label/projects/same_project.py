@@ -1,5 +1,6 @@
 """Whether an existing project matches the request: different settings, preferences or items are refused."""
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from typing import Any
@@ -136,9 +137,11 @@ def refuse_other_items(store: LabelStore, found: Project, draft: Draft) -> None:
     """
     count = len(draft.first)
     none = [None] * count
-    rows = list(zip(draft.first, draft.second or none, draft.gold or none, draft.response or none, strict=True))
+    others = [json.dumps(rest, ensure_ascii=False) for rest in draft.others] if draft.others else none
+    asked = (draft.first, draft.second or none, draft.gold or none, draft.response or none, others)
+    rows = list(zip(*asked, strict=True))
     stored = (
-        tuple(row[name] for name in ("first", "second", "gold", "response"))
+        tuple(row[name] for name in ("first", "second", "gold", "response", "others"))
         for batch in store.items(found.id)
         for row in batch.to_pylist()
     )

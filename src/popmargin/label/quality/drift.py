@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute
 
+from popmargin.data.questions import is_order
 from popmargin.statistics.intervals import UNDEFINED, Interval
 from popmargin.statistics.jackknife import share_of_sums, without_rows
 from popmargin.statistics.medians import median_interval
@@ -127,11 +128,14 @@ def _figures(item_L: np.ndarray, hits_L2: np.ndarray, seconds_L: np.ndarray, par
 
 
 def _hits(own: Any, item_L: np.ndarray) -> np.ndarray:
-    """What an answer scores against the other people's most frequent ones, and whether there are any (L, 2)."""
+    """What an answer scores against the other people's most frequent ones, and whether there are any (L, 2).
+
+    Orders of several preferences score nothing: people seldom give the same one.
+    """
     codes = pc.dictionary_encode(own["verdict"].combine_chunks())
     verdict_L = codes.indices.to_numpy()
     kinds, items = len(codes.dictionary), int(item_L.max()) + 1
-    decided_L = np.array([name != "unsure" for name in codes.dictionary.to_pylist()])[verdict_L]
+    decided_L = np.array([name != "unsure" and not is_order(name) for name in codes.dictionary.to_pylist()])[verdict_L]
     counts_NK = np.bincount(item_L[decided_L] * kinds + verdict_L[decided_L], minlength=items * kinds)
     others_LK = counts_NK.reshape(items, kinds)[item_L]
     others_LK[np.arange(len(item_L)), verdict_L] -= decided_L

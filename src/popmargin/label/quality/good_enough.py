@@ -1,42 +1,53 @@
 """Whether the comparisons of a project order its preferences well enough, and how many more it takes."""
 
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from popmargin.data.questions import is_order
 from popmargin.errors import counted
+from popmargin.label.store.ranked_items import ranked_ids
 from popmargin.pop.precision import ScalePrecision, scale_precision
 from popmargin.report.metrics import number
 
 pc: Any = pyarrow.compute
-COLUMNS = ("kind", "first", "second", "annotator_kind", "verdict", "repeat_of")
+COLUMNS = ("kind", "first", "second", "others", "annotator_kind", "verdict", "repeat_of")
 """Columns of a table of labels that `order_of` reads."""
 TARGET = 0.9
 """Of the rank correlation with the true strengths, if nobody sets another."""
 
 
 def order_of(labels: Any, target: float = TARGET) -> ScalePrecision | None:
-    """The precision of the scale of people's decided comparisons; None without one.
+    """The precision of the scale of people's decided comparisons and rankings; None without one.
 
     Args:
         labels: as of `LabelStore.labels`, with `COLUMNS`.
         target: of the rank correlation.
     """
-    people = pc.and_(pc.equal(labels["kind"], "pop"), pc.equal(labels["annotator_kind"], "person"))
-    decided = pc.and_(
-        pc.is_in(labels["verdict"], value_set=pa.array(["first", "second"])), pc.is_null(labels["repeat_of"])
-    )
-    own = labels.filter(pc.and_(people, decided))
-    if not own.num_rows:
+    people = pc.and_(pc.equal(labels["annotator_kind"], "person"), pc.is_null(labels["repeat_of"]))
+    decided = pc.is_in(labels["verdict"], value_set=pa.array(["first", "second"]))
+    own = labels.filter(pc.and_(people, pc.and_(decided, pc.equal(labels["kind"], "pop"))))
+    ranked = labels.filter(pc.and_(people, pc.equal(labels["kind"], "rank")))
+    orders = [ranked_ids(row) for row in ranked.to_pylist() if is_order(row["verdict"])]
+    if not own.num_rows and not orders:
         return None
-    both = pa.concat_arrays([own["first"].combine_chunks(), own["second"].combine_chunks()]).dictionary_encode()
-    first, second = np.split(both.indices.to_numpy(), 2)
+    names = [
+        own["first"].combine_chunks(),
+        own["second"].combine_chunks(),
+        pa.array(list(chain.from_iterable(orders)), pa.string()),
+    ]
+    every = pa.concat_arrays(names).dictionary_encode()
+    first, second, placed = np.split(every.indices.to_numpy(), [own.num_rows, 2 * own.num_rows])
+    ends = np.cumsum([len(order) for order in orders])
+    rankings = [part.tolist() for part in np.split(placed, ends[:-1])] if orders else []
     won = pc.equal(own["verdict"], "first").to_numpy()
     return scale_precision(
-        np.where(won, first, second), np.where(won, second, first), len(both.dictionary), target=target
+        np.where(won, first, second), np.where(won, second, first), len(every.dictionary), rankings=rankings,
+        target=target,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from popmargin.label.quality.drift import Drift, drift_of
 from popmargin.label.quality.good_enough import TARGET, order_of
 from popmargin.label.quality.habits import Habits, habits_of
 from popmargin.label.quality.judge_calibration import JudgeCalibration, judge_calibrations
+from popmargin.label.quality.ranking_quality import RankingQuality, ranking_quality
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
 from popmargin.label.quality.time_costs import Paces, paces
 from popmargin.label.quality.versions import VersionQuality, by_version
@@ -74,6 +75,7 @@ class Quality:
     Attributes:
         items: labelled items by kind.
         raters: labels that are ratings of single responses; None without any.
+        rankings: labels that order several preferences; None without any.
         pace: how long people take.
         habits: of each person who compared anything.
         drift: changes over time; None with few labels.
@@ -96,6 +98,7 @@ class Quality:
     cycles: Cycles | None
     ratings: list[RatingMatch]
     raters: RatingQuality | None = None
+    rankings: RankingQuality | None = None
     pace: Paces = field(default_factory=Paces)
     habits: Mapping[str, Habits] = field(default_factory=dict[str, Habits])
     drift: Drift | None = None
@@ -147,6 +150,7 @@ def label_quality(
         cycles=cycles_of([row for row in first_time if row["kind"] == "pop" and row["annotator_kind"] == "person"]),
         ratings=_rating_matches(first_time, strengths or {}),
         raters=rating_quality(labels),
+        rankings=ranking_quality(labels),
         pace=paces(first_time),
         habits=habits_of(labels),
         drift=drift_of(labels),

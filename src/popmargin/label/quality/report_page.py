@@ -28,8 +28,9 @@ KIND_NAMES = {
     "pop": "which of two preferences is stronger",
     "preference": "which of two responses is better",
     "rating": "how good one response is",
+    "rank": "the order of several preferences by strength",
 }
-SHORT_KINDS = {"pop": "PoP", "preference": "Preference", "rating": "Rating"}
+SHORT_KINDS = {"pop": "PoP", "preference": "Preference", "rating": "Rating", "rank": "Ranking"}
 
 
 def render_label_report(quality: Quality, title: str) -> str:
@@ -115,7 +116,8 @@ def reading(quality: Quality) -> list[str]:
     """What the numbers say, in sentences for readers who skip the rest."""
     if not quality.labels:
         return ["Nobody has labelled anything yet."]
-    rows = [*quality.annotators, *(quality.raters.raters if quality.raters else [])]
+    rankers = quality.rankings.rankers if quality.rankings else []
+    rows = [*quality.annotators, *(quality.raters.raters if quality.raters else []), *rankers]
     people, models = ({row.name for row in rows if (row.kind == "person") == person} for person in (True, False))
     sentences = [
         (
@@ -128,6 +130,7 @@ def reading(quality: Quality) -> list[str]:
         sentences += _read_agreement(found)
     sentences += calibration_sentences(quality.calibration)
     sentences += _read_ratings(quality)
+    sentences += _read_rankings(quality)
     sentences += _read_without(quality)
     sentences += _read_versions(quality)
     sentences += _read_adjudications(quality)
@@ -165,6 +168,17 @@ def _read_ratings(quality: Quality) -> list[str]:
             f"(interval Krippendorff's α {number(found.interval.estimate, 2)})."
         )
     ]
+
+
+def _read_rankings(quality: Quality) -> list[str]:
+    found = quality.rankings
+    if found is None:
+        return []
+    if not is_known(found.tau):
+        return ["Agreement on rankings is unknown: none has orders by two people yet."]
+    same = number((1 + found.tau.estimate) / 2, 0, share=True)
+    tau = number(found.tau.estimate, 2)
+    return [f"Two people's rankings have {same} of their pairs in the same order (Kendall's τ {tau})."]
 
 
 def _read_without(quality: Quality) -> list[str]:
@@ -227,7 +241,8 @@ def version_name(version: int | None) -> str:
 
 
 def _read_times(quality: Quality) -> list[str]:
-    names = {"pop": "a PoP label", "preference": "a label on one preference", "rating": "a rating of one response"}
+    names = {"pop": "a PoP label", "preference": "a label on one preference", "rating": "a rating of one response",
+             "rank": "a ranking"}  # fmt: skip
     kinds = quality.pace.kinds
     said = [f"{name} {duration(kinds[kind].median.estimate)}" for kind, name in names.items() if kind in kinds]
     sentences = [f"Median times: {', '.join(said)}."] if len(said) > 1 else []

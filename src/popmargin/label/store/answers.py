@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, select, update
 
-from popmargin.data.questions import RATINGS, VERDICTS, Kind, Verdict
+from popmargin.data.questions import RATINGS, VERDICTS, Kind, Verdict, is_order
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.assign import (
     end_lease,
@@ -27,7 +27,8 @@ from popmargin.label.store.assign import (
 from popmargin.label.store.criteria import check_verdicts, dump_verdicts, load_criteria, load_verdicts
 from popmargin.label.store.database import Database
 from popmargin.label.store.project_events import note_labels
-from popmargin.label.store.records import WRONGS, Label, Wrong
+from popmargin.label.store.ranked_items import check_order
+from popmargin.label.store.records import SWAPS, WRONGS, Label, Wrong
 from popmargin.label.store.sql_tables import annotator, assignment, item, label
 from popmargin.label.store.training import qualify
 
@@ -59,7 +60,7 @@ class Answer:
     criteria: Mapping[str, Verdict] = field(default_factory=dict[str, Verdict])
 
     def __post_init__(self) -> None:
-        if self.verdict not in VERDICTS:
+        if self.verdict not in VERDICTS and not is_order(self.verdict):
             raise DataError(f"verdict is {self.verdict!r}. {did_you_mean(str(self.verdict), VERDICTS)}")
         if self.wrong is not None and (self.wrong not in WRONGS or self.verdict != "wrong"):
             raise DataError(
@@ -91,8 +92,20 @@ class Answer:
         """The answer as columns of the table of labels."""
         return {**self.__dict__, "criteria": dump_verdicts(self.criteria)}
 
-    def check(self, kind: Kind, scale: int | None = None) -> None:
-        """Refuse anything that is not an answer to an item of this kind, or not a number on the scale."""
+    def check(self, kind: Kind, scale: int | None = None, others: str | None = None) -> None:
+        """Refuse anything that is not an answer to an item of this kind, or not a number on the scale.
+
+        Args:
+            kind: of the item.
+            scale: of the project.
+            others: the preferences of a ranking, as the item keeps them.
+        """
+        if kind == "rank":
+            check_order(self.verdict, others)
+        elif is_order(self.verdict):
+            raise DataError(
+                f"'{self.verdict}' is an order of several preferences, which items of kind '{kind}' do not ask for."
+            )
         numbers = RATINGS[:scale]
         if kind == "rating" and self.verdict not in (*numbers, "unsure"):
             raise DataError(f"'{self.verdict}' is not a rating; give a number from 1 to {numbers[-1]}, or 'unsure'.")
@@ -135,8 +148,9 @@ def record(
         return label_of(stored)
     refuse_archived(person)
     given = own_assignment(connection, who, number)
-    kind = connection.execute(select(item.c.kind).where(item.c.id == given.item)).scalar_one()
-    answer.check(kind, person.scale)
+    asked = connection.execute(select(item.c.kind, item.c.others).where(item.c.id == given.item)).one()
+    kind = asked.kind
+    answer.check(kind, person.scale, asked.others)
     if answer.verdict == "both_bad" and not person.both_bad:
         raise DataError(
             "The project does not offer the answer 'both_bad'. Offer it with: popmargin label set --both-bad."
@@ -357,10 +371,12 @@ def record_many(
 
 def _check_answers(connection: Connection, person: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     numbers = [row["item"] for row in rows]
-    kinds: dict[int, Kind] = {
-        row.id: cast(Kind, row.kind)
+    kinds: dict[int, tuple[Kind, str | None]] = {
+        row.id: (cast(Kind, row.kind), row.others)
         for row in connection.execute(
-            select(item.c.id, item.c.kind).where(item.c.project == person.project, item.c.id.in_(numbers))
+            select(item.c.id, item.c.kind, item.c.others).where(
+                item.c.project == person.project, item.c.id.in_(numbers)
+            )
         )
     }
     for row in rows:
@@ -369,7 +385,8 @@ def _check_answers(connection: Connection, person: Any, rows: Sequence[Mapping[s
                 f"row {row['row']}: the project has no item {row['item']}. Take items from LabelStore.items."
             )
         try:
-            row["answer"].check(kinds[row["item"]], person.scale)
+            kind, others = kinds[row["item"]]
+            row["answer"].check(kind, person.scale, others)
         except DataError as error:
             raise DataError(f"row {row['row']}: {error}") from error
 
@@ -382,7 +399,7 @@ def _give_done(
     for place, row in enumerate(rows, 1):
         drawn = shown(person.seed, person.id, row["item"], repeat=False)
         order = {
-            name: value if row[name] is None else bool(row[name]) for name, value in drawn.__dict__.items()
+            name: getattr(drawn, name) if row[name] is None else bool(row[name]) for name in SWAPS
         }  # fmt: skip
         made.append(
             {

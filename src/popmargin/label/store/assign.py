@@ -7,16 +7,19 @@ come in runs, each of which one annotator goes through in order; who finds no ru
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, exists, func, select, text, true, update
 
+from popmargin.data.questions import order_of
 from popmargin.errors import DataError
 from popmargin.label.store.chained_tasks import RUN, kept_in_place
 from popmargin.label.store.disputes import disputed
 from popmargin.label.store.offers import next_offered, taken_up
-from popmargin.label.store.records import Shown
+from popmargin.label.store.ranked_items import drawn_order, load_others
+from popmargin.label.store.records import SWAPS, Shown
 from popmargin.label.store.sql_tables import LEASED, OPEN, START, annotator, assignment, item, project
 
 REPEAT_AFTER = 10
@@ -377,11 +380,16 @@ def _not_had(person: Any, where: Any, order: Any = item.c.position) -> Any:
 def _order_of(connection: Connection, person: Any, number: int, *, repeat: bool) -> Shown:
     """The order on the screen: drawn; in a chain the preference of the task before stays where it stood."""
     drawn = shown(person.seed, person.id, number, repeat=repeat)
-    now = connection.execute(select(item.c.first, item.c.second, item.c.link).where(item.c.id == number)).one()
+    now = connection.execute(
+        select(item.c.first, item.c.second, item.c.link, item.c.others).where(item.c.id == number)
+    ).one()
+    if now.others is not None:
+        size = len(load_others(now.others)) + 1
+        return replace(drawn, order=drawn_order(person.seed, person.id, number, size, repeat=repeat))
     if repeat or now.link is None:
         return drawn
     before = connection.execute(
-        select(item.c.first, item.c.second, *(assignment.c[name] for name in drawn.__dict__))
+        select(item.c.first, item.c.second, *(assignment.c[name] for name in SWAPS))
         .join_from(assignment, item, assignment.c.item == item.c.id)
         .where(assignment.c.annotator == person.id, assignment.c.number == person.number)
     ).one_or_none()
@@ -419,6 +427,7 @@ def _give(
             swap_pairs=order.swap_pairs,
             swap_first=order.swap_first,
             swap_second=order.swap_second,
+            shown_order=order_of(order.order) if order.order else None,
             changed_at=now,
             shown_at=now,
             idle=0.0,

@@ -14,6 +14,7 @@ from popmargin.errors import ConfigError, DataError, did_you_mean
 from popmargin.label.store.disputes import CURRENT, contested_item
 from popmargin.label.store.image_rows import known_images
 from popmargin.label.store.items import preference_text
+from popmargin.label.store.ranked_items import load_others
 from popmargin.label.store.records import ShownImage, State, Wrong
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference, project
 
@@ -64,6 +65,7 @@ class BrowsedItem:
         disputed: people disagree.
         decided: an adjudicator has decided it.
         others: all columns of its preferences besides the texts and numbers of the schema.
+        ranked: the preferences of a ranking after the first.
     """
 
     id: int
@@ -79,6 +81,7 @@ class BrowsedItem:
     labels: Sequence[GivenLabel] = ()
     images: Mapping[str, ShownImage] | None = None
     others: tuple[Mapping[str, Any], ...] = field(default=())
+    ranked: tuple[PreferenceText, ...] = ()
 
     @property
     def decided(self) -> bool:
@@ -147,7 +150,8 @@ def _named(connection: Connection, number: int, words: str) -> ColumnElement[boo
         return item.c.id == int(words[1:])
     key = (preference.c.project == number) & (preference.c.key == words)
     row = connection.execute(select(preference.c.id).where(key)).scalar()
-    return None if row is None else (item.c.first == row) | (item.c.second == row)
+    ranked = item.c.others.contains(json.dumps(words, ensure_ascii=False), autoescape=True)
+    return None if row is None else (item.c.first == row) | (item.c.second == row) | ranked
 
 
 def _search(
@@ -237,9 +241,12 @@ def _item(connection: Connection, row: Any, labels: Sequence[GivenLabel]) -> Bro
     second = None
     if row.other_key is not None:
         second = preference_text(row.other_key, row.other_prompt, row.other_chosen, row.other_rejected)
-    both = [side for side in (first, second) if side is not None]
+    rest = _ranked(connection, row.project, load_others(row.others))
+    ranked = tuple(preference_text(one.key, one.prompt, one.chosen, one.rejected) for one in rest)
+    both = [side for side in (first, second, *ranked) if side is not None]
     named = {name for side in both for name in (side.chosen, side.rejected) if isinstance(name, str)}
-    extras = [(row.one_extra, row.one_annotator), (row.other_extra, row.other_annotator)][: len(both)]
+    extras = [(row.one_extra, row.one_annotator), (row.other_extra, row.other_annotator)]
+    extras = extras[: 1 if second is None else 2] + [(one.extra, one.annotator) for one in rest]
     return BrowsedItem(
         id=row.id,
         position=row.position,
@@ -253,10 +260,18 @@ def _item(connection: Connection, row: Any, labels: Sequence[GivenLabel]) -> Bro
         disputed=bool(row.disputed),
         labels=labels,
         images=known_images(connection, sorted(named)) if row.images else None,
+        ranked=ranked,
         others=tuple(
             (json.loads(extra) if extra else {}) | ({"annotator": who} if who else {}) for extra, who in extras
         ),
     )
+
+
+def _ranked(connection: Connection, number: int, keys: Sequence[str]) -> list[Any]:
+    """The rows of preferences of a project, in this order."""
+    found = {row.key: row for row in connection.execute(
+        select(preference).where(preference.c.project == number, preference.c.key.in_(keys)))}  # fmt: skip
+    return [found[key] for key in keys]
 
 
 def _labels(connection: Connection, numbers: Sequence[int]) -> dict[int, list[GivenLabel]]:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, cast, func, select
+from sqlalchemy import ColumnElement, Connection, Select, case, cast, false, func, select
 from sqlalchemy.types import Integer
 
 from popmargin.data.conversation import Text
@@ -30,12 +30,13 @@ def disputed(number: int) -> Select[Any]:
     """Items of a project that have all their labels, on which people disagree, and that nobody has adjudicated.
 
     People whose labels do not count have no say, nor has who cannot tell; ratings disagree from two points on.
+    Rankings are never disputed: people seldom give the same order.
     """
     rating = cast(label.c.verdict, Integer)
     spread = func.max(rating) - func.min(rating)
     asked = _votes().join(item, item.c.id == assignment.c.item)
     votes = asked.where(assignment.c.project == number).group_by(assignment.c.item)
-    apart = votes.where(item.c.kind != "rating").having(func.count(func.distinct(label.c.verdict)) > 1)
+    apart = votes.where(item.c.kind.not_in(("rating", "rank"))).having(func.count(func.distinct(label.c.verdict)) > 1)
     far = votes.where(item.c.kind == "rating", label.c.verdict != "unsure").having(spread >= _RATING_GAP)
     decided = select(assignment.c.item).where(
         assignment.c.project == number, assignment.c.adjudicates, assignment.c.state.in_(("leased", "done"))
@@ -58,7 +59,11 @@ def contested_item() -> ColumnElement[bool]:
     rating = cast(label.c.verdict, Integer)
     verdicts = votes.with_only_columns(func.count(func.distinct(label.c.verdict))).scalar_subquery()
     spread = votes.with_only_columns(func.max(rating) - func.min(rating)).scalar_subquery()
-    return case((item.c.kind == "rating", func.coalesce(spread, 0) >= _RATING_GAP), else_=verdicts > 1)
+    return case(
+        (item.c.kind == "rating", func.coalesce(spread, 0) >= _RATING_GAP),
+        (item.c.kind == "rank", false()),
+        else_=verdicts > 1,
+    )
 
 
 def _votes() -> Select[Any]:

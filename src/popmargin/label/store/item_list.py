@@ -17,8 +17,10 @@ ITEM_SCHEMA = pa.schema(
         pa.field("second", pa.string()),
         pa.field("gold", pa.string()),
         pa.field("response", pa.string()),
+        pa.field("others", pa.string()),
     ]
 )
+"""`others` are the ids of the preferences after the first of a ranking, as a JSON list; null in other kinds."""
 
 
 def item_batches(database: Database, number: int, unlabelled_by: int | None) -> Iterator[Any]:
@@ -60,7 +62,7 @@ def _items(number: int, after: int, limit: int) -> Select[Any]:
     return (
         select(
             item.c.id.label("item"), item.c.kind, one.c.key.label("first"), other.c.key.label("second"), item.c.gold,
-            item.c.response,
+            item.c.response, item.c.others,
         )
         .join_from(item, one, one.c.id == item.c.first)
         .outerjoin(other, other.c.id == item.c.second)

@@ -14,6 +14,7 @@ from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Prefere
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.chained_tasks import run_links
 from popmargin.label.store.database import CHUNK, Database
+from popmargin.label.store.ranked_items import check_rankings
 from popmargin.label.store.sql_tables import annotator, item, preference, project
 
 WORDING_CHARACTERS = 60
@@ -151,18 +152,20 @@ def add_items(
     overlap: int | None,
     response: Sequence[Side] | None,
     chained: bool = False,
+    others: Sequence[Sequence[str]] | None = None,
 ) -> int:
     """Store items after those that the project has: in a shuffled order, or chained, in this one."""
     found = lock_project(connection, number)
     _check_items(kind, first, second, gold, overlap, response, found)
     known = preference_keys(connection, number)
+    _check_rankings(kind, first, others, known, found.name)
     firsts = _rows_of(known, first, "first", found.name)
     seconds = [None] * len(first) if second is None else _rows_of(known, second, "second", found.name)
     golds = [None] * len(first) if gold is None else list(gold)
     responses = [None] * len(first) if response is None else list(response)
     places = overlap or found.overlap
     order = list(range(len(first))) if chained else item_order(found.seed, found.items, len(first))
-    links = run_links(first, second or (), golds) if chained else [None] * len(first)
+    links = run_links(first, second or (), golds) if chained and kind != "rank" else [None] * len(first)
     for start in range(0, len(order), CHUNK):
         rows = [
             {
@@ -171,6 +174,7 @@ def add_items(
                 "kind": kind,
                 "first": firsts[row],
                 "second": seconds[row],
+                "others": None if others is None else json.dumps(list(others[row]), ensure_ascii=False),
                 "response": responses[row],
                 "gold": golds[row],
                 "overlap": places if golds[row] is None else EVERYBODY,
@@ -227,6 +231,24 @@ def _check_items(
     for row, value in enumerate(response or ()):
         if value not in SIDES:
             raise DataError(f"items: row {row}: response is {value!r}. {did_you_mean(str(value), SIDES)}")
+
+
+def _check_rankings(
+    kind: Kind, first: Sequence[str], others: Sequence[Sequence[str]] | None, known: dict[str, int], name: str
+) -> None:
+    if (others is not None) != (kind == "rank") or (others is not None and len(others) != len(first)):
+        raise DataError(
+            "Items of kind 'rank' need a list of the other preferences each; items of other kinds have none."
+        )
+    if others is not None:
+        check_rankings(first, others)
+        for row, rest in enumerate(others):
+            missing = [key for key in rest if key not in known]
+            if missing:
+                raise DataError(
+                    f"items: row {row}, column 'others': project '{name}' has no preference {missing[0]!r}. Import the "
+                    "preferences first, with the same ids."
+                )
 
 
 def _rows_of(known: dict[str, int], keys: Sequence[str], column: str, name: str) -> list[int]:

@@ -97,8 +97,9 @@ class LabelStore(ProjectStore):
         overlap: int | None = None,
         response: Sequence[Side] | None = None,
         chained: bool = False,
+        others: Sequence[Sequence[str]] | None = None,
     ) -> int:
-        """Ask for labels of preferences ("preference"), pairs ("pop") or responses ("rating"); returns how many.
+        """Ask for labels of preferences ("preference"), pairs ("pop"), rankings ("rank") or responses ("rating").
 
         Args:
             project: id of the project.
@@ -111,6 +112,10 @@ class LabelStore(ProjectStore):
             response: which response of each `first` is rated (N,); only for "rating".
             chained: keep this order, in which pairs share a preference with the one before; one annotator goes through
                 a run of such pairs in order. Otherwise the order is shuffled.
+            others: ids of the preferences that are ranked with each `first` (N,); only for "rank".
+
+        Returns:
+            How many items.
 
         Raises:
             DataError: an id the project does not have, a preference compared with itself, or columns of different
@@ -121,8 +126,8 @@ class LabelStore(ProjectStore):
 
         def add(connection: Connection) -> int:
             count = items.add_items(
-                database, connection, project, kind, first, second, gold, overlap, response, chained
-            )  # fmt: skip
+                database, connection, project, kind, first, second, gold, overlap, response, chained, others
+            )
             note(connection, project, "project.changed", {"setting": "items"}, self._clock())
             return count
 
@@ -138,6 +143,7 @@ class LabelStore(ProjectStore):
         *,
         response: Sequence[Side] | None = None,
         chained: bool = False,
+        others: Sequence[Sequence[str]] | None = None,
     ) -> None:
         """`import_preferences` and `add_items` in one transaction, so that no appended row is left without its items.
 
@@ -148,7 +154,7 @@ class LabelStore(ProjectStore):
 
         def add(connection: Connection) -> None:
             items.import_preferences(database, connection, project, preferences)
-            items.add_items(database, connection, project, kind, first, second, None, None, response, chained)
+            items.add_items(database, connection, project, kind, first, second, None, None, response, chained, others)
             note(connection, project, "project.changed", {"setting": "items"}, self._clock())
 
         database.write(add)

@@ -16,6 +16,7 @@ from popmargin.label.store.changes import changes, log_change
 from popmargin.label.store.criteria import dump_criteria
 from popmargin.label.store.missing_log import missing_part
 from popmargin.label.store.project_events import note
+from popmargin.label.store.ranked_items import load_others
 from popmargin.label.store.records import Change, Criterion, Project
 from popmargin.label.store.shown_columns import dump_names
 
@@ -199,7 +200,9 @@ class ProjectStore(AnnotatorStore):
         )
 
     def item_page(self, project: int, *, after: int = 0, limit: int = 100, gold: bool = False) -> list[dict[str, Any]]:
-        """Some items in the order they were added: item, kind, first, second, gold and response.
+        """Some items in the order they were added: item, kind, first, second, gold, response and others.
+
+        `others` are the ids of a ranking's preferences after the first.
 
         Args:
             project: id of the project.
@@ -208,7 +211,8 @@ class ProjectStore(AnnotatorStore):
             gold: only those with a known answer.
         """
         with self._database.read() as connection:
-            return [dict(row) for row in item_list.item_page(connection, project, after, limit, gold=gold)]
+            rows = item_list.item_page(connection, project, after, limit, gold=gold)
+        return [{**row, "others": load_others(row["others"])} for row in rows]
 
     def guidelines(self, project: int, version: int) -> str:
         """The guidelines of a project as they were in a version, from 1.

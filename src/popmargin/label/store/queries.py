@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 from sqlalchemy import Connection, case, func, select
 
+from popmargin.data.questions import PreferenceText
 from popmargin.errors import DataError
 from popmargin.label.store.answers import label_of
 from popmargin.label.store.assign import leased
@@ -15,7 +16,8 @@ from popmargin.label.store.image_rows import known_images
 from popmargin.label.store.items import preference_text
 from popmargin.label.store.label_counts import label_counts
 from popmargin.label.store.offers import places_of_others
-from popmargin.label.store.records import Adjudication, Assignment, Progress, Shown, State
+from popmargin.label.store.ranked_items import load_others, shown_order, with_others
+from popmargin.label.store.records import SWAPS, Adjudication, Assignment, Progress, Shown, State
 from popmargin.label.store.shown_columns import load_names, shown_values
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference, project
 
@@ -52,6 +54,8 @@ LABEL_SCHEMA = pa.schema(
         pa.field("training", pa.bool_()),
         pa.field("adjudicated", pa.bool_()),
         pa.field("criteria", pa.string()),
+        pa.field("others", pa.string()),
+        pa.field("shown_order", pa.string()),
     ]
 )
 """Columns of tables of labels. `assignment` numbers the answer, `label` its revision; `repeat_of` is the assignment of
@@ -59,13 +63,14 @@ the first answer of the same annotator to the same item, null if this is the fir
 `first` is rated; the verdict is the rating then. `guidelines_version` is what the annotator had acknowledged;
 `training` says that the known answer was shown after the answer, `adjudicated` that the answer decides a dispute. The
 order on the screen is null for labels that were given elsewhere without it. `criteria` has the verdicts on the
-project's criteria after the first, as JSON."""
+project's criteria after the first, as JSON. Of a ranking, `others` are the ids of its preferences after the
+first, as a JSON list, `verdict` is their order by number and `shown_order` that on the screen."""
 
 _ONE, _OTHER = preference.alias("one"), preference.alias("other")
 _CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)
-_SHOWN = ("swap_pairs", "swap_first", "swap_second")
-_GIVEN = ("id", "item", "annotator", "number", "state", "expires_at", "shown_at", "idle", "training", "adjudicates",
-          *_SHOWN)  # fmt: skip
+_SHOWN = (*SWAPS, "shown_order")
+_GIVEN = ("id", "project", "item", "annotator", "number", "state", "expires_at", "shown_at", "idle", "training",
+          "adjudicates", *_SHOWN)  # fmt: skip
 _PREFERENCE = ("key", "prompt", "chosen", "rejected", "extra", "annotator")
 _ASSIGNMENTS = (
     select(
@@ -73,6 +78,7 @@ _ASSIGNMENTS = (
         item.c.kind,
         item.c.response,
         item.c.gold,
+        item.c.others,
         project.c.images,
         project.c.shown,
         *(_ONE.c[name].label(f"one_{name}") for name in _PREFERENCE),
@@ -101,12 +107,35 @@ def load_assignments(connection: Connection, who: int, numbers: Sequence[int]) -
         for row in connection.execute(select(label).join(assignment, _CURRENT).where(chosen))
     }  # fmt: skip
     assignments = [_assignment(rows[number], current.get(number)) for number in numbers]
+    if any(row.others for row in rows.values()):
+        keys = {number: load_others(row.others) for number, row in rows.items()}
+        one = next(iter(rows.values()))
+        every = sorted({key for named in keys.values() for key in named})
+        texts = _shown_texts(connection, one.project, every, load_names(one.shown))
+        assignments = with_others(assignments, keys, texts)
     if not any(row.images for row in rows.values()):
         return assignments
-    sides = [side for one in assignments for side in (one.first, one.second) if side is not None]
+    sides = [side for one in assignments for side in one.preferences]
     named = {name for side in sides for name in (side.chosen, side.rejected) if isinstance(name, str)}
     known = known_images(connection, sorted(named))
     return [replace(one, images=known) for one in assignments]
+
+
+def _shown_texts(
+    connection: Connection, number: int, keys: Sequence[str], names: tuple[str, ...]
+) -> dict[str, PreferenceText]:
+    """Preferences of a project by key, with the columns that are shown."""
+    rows = connection.execute(
+        select(*(preference.c[name] for name in _PREFERENCE)).where(
+            preference.c.project == number, preference.c.key.in_(keys)
+        )
+    )
+    return {
+        row.key: preference_text(
+            row.key, row.prompt, row.chosen, row.rejected, shown_values(names, row.extra, row.annotator)
+        )
+        for row in rows
+    }
 
 
 def _assignment(row: Any, current: Any) -> Assignment:
@@ -123,7 +152,7 @@ def _assignment(row: Any, current: Any) -> Assignment:
         annotator=row.annotator,
         first=preference_text(row.one_key, row.one_prompt, row.one_chosen, row.one_rejected, one),
         second=second,
-        shown=Shown(swap_pairs=row.swap_pairs, swap_first=row.swap_first, swap_second=row.swap_second),
+        shown=Shown(**{name: getattr(row, name) for name in SWAPS}, order=shown_order(row.shown_order)),
         expires_at=row.expires_at,
         state=row.state,
         label=current,
@@ -254,6 +283,7 @@ def _label_columns(names: Sequence[str]) -> list[Any]:
         "first": _ONE.c.key,
         "second": _OTHER.c.key,
         "response": item.c.response,
+        "others": item.c.others,
         "annotator": annotator.c.name,
         "annotator_kind": annotator.c.kind,
         "gold": item.c.gold,

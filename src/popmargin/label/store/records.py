@@ -141,11 +141,18 @@ class Shown:
         swap_pairs: the second preference was on the left.
         swap_first: the rejected response of the first preference came before its chosen one.
         swap_second: the same for the second preference.
+        order: of a ranking, the numbers of its preferences from left to right; empty in other kinds. In all of them the
+            rejected response comes first if `swap_first`.
     """
 
     swap_pairs: bool
     swap_first: bool
     swap_second: bool
+    order: tuple[int, ...] = ()
+
+
+SWAPS = ("swap_pairs", "swap_first", "swap_second")
+"""The swaps of `Shown`, which every answer has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +210,7 @@ class Assignment:
 
     Attributes:
         second: the second preference; None unless kind is "pop".
+        others: of a ranking, the preferences after the first.
         response: which response of `first` is rated; None unless kind is "rating".
         expires_at: end of the lease; None unless leased.
         label: the current label, if there was any answer.
@@ -233,6 +241,12 @@ class Assignment:
     training: bool = False
     adjudicates: bool = False
     gold: Verdict | None = None
+    others: tuple[PreferenceText, ...] = ()
+
+    @property
+    def preferences(self) -> tuple[PreferenceText, ...]:
+        """All of them, in the order of the data."""
+        return tuple(one for one in (self.first, self.second, *self.others) if one is not None)
 
     @property
     def revision(self) -> int:

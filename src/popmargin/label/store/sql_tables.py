@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, API_ROLES, WRONGS
 
-REVISION = "0040"
+REVISION = "0060"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -167,6 +167,8 @@ item = Table(
     _one_of("kind", KINDS),
     _reference("first", "preference"),
     _reference("second", "preference", nullable=True),
+    # Of a ranking: a JSON list of the keys of the preferences after the first; null in other kinds.
+    Column("others", Text),
     Column("response", String(20)),
     _one_of("response", SIDES),
     Column("gold", String(20)),
@@ -279,6 +281,8 @@ assignment = Table(
     Column("training", Boolean),
     # True for answers given elsewhere on a screen that is not known: the swaps are then drawn, and mean nothing.
     Column("order_unknown", Boolean),
+    # Of a ranking: the numbers of its preferences as they stood on the screen, written as an answer; null: no ranking.
+    Column("shown_order", String(20)),
     UniqueConstraint("annotator", "item", "is_repeat"),
     UniqueConstraint("annotator", "number"),
 )
@@ -302,7 +306,7 @@ label = Table(
     _reference("annotator", "annotator"),
     Column("revision", Integer, nullable=False),
     Column("verdict", String(20)),
-    _one_of("verdict", VERDICTS),
+    CheckConstraint(f"verdict IN ({', '.join(map(repr, VERDICTS))}) OR verdict LIKE '_>%'", name="verdict"),
     Column("wrong", String(20)),
     _one_of("wrong", WRONGS),
     Column("confidence", Float),

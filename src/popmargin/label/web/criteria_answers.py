@@ -1,4 +1,4 @@
-"""Answers to several questions about one task: from the form to verdicts, and back."""
+"""Answers to several questions about one task, such as the places of a ranking: from the form to verdicts, and back."""
 
 from collections.abc import Mapping
 from typing import cast
@@ -8,6 +8,7 @@ from fastapi import Request
 from popmargin.data.questions import Verdict
 from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Project, Wrong
+from popmargin.label.web.ranked_answers import order_said, places_said
 from popmargin.label.web.screen import choice_for, choice_of, verdict_of
 from popmargin.label.web.wording import Choice, buttons_of
 
@@ -51,6 +52,10 @@ def said_on(
     Raises:
         DataError: a question without an answer, or an answer that is none.
     """
+    if assignment.kind == "rank" and choice is None:
+        return verdict_of(order_said(assignment, choices), assignment)[0], None, {}
+    if assignment.kind == "rank":
+        choices = {}  # what was filled in beside "can't tell"
     if project.criteria:
         verdict, others = verdicts_on(project, assignment, choices)
         return verdict, None, others
@@ -64,6 +69,8 @@ def said_on(
 def choices_on(project: Project, assignment: Assignment) -> dict[str, Choice]:
     """Criterion -> the current answer in terms of the screen; empty without an answer."""
     main, label = choice_of(assignment), assignment.label
+    if assignment.kind == "rank":
+        return places_said(main)
     if main is None or label is None or not project.criteria:
         return {}
     found: dict[str, Choice] = {project.criteria[0].name: main}

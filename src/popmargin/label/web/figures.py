@@ -15,19 +15,23 @@ from popmargin.label.quality.habits import COLUMNS as HABIT_COLUMNS
 from popmargin.label.quality.habits import habits_of
 from popmargin.label.quality.next_question import COLUMNS as NEXT_COLUMNS
 from popmargin.label.quality.next_question import NextHour, next_hour, standing
+from popmargin.label.quality.ranking_quality import COLUMNS as RANK_COLUMNS
+from popmargin.label.quality.ranking_quality import RankingQuality, ranking_quality
 from popmargin.label.quality.rating_quality import RatingQuality, rating_quality
 from popmargin.label.quality.versions import VersionQuality, by_version
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 from popmargin.pop.precision import ScalePrecision
 
-_COLUMNS = tuple(dict.fromkeys((*COLUMNS, *NEXT_COLUMNS, *DRIFT_COLUMNS, *HABIT_COLUMNS, *ORDER_COLUMNS)))
+_COLUMNS = tuple(
+    dict.fromkeys((*COLUMNS, *NEXT_COLUMNS, *DRIFT_COLUMNS, *HABIT_COLUMNS, *ORDER_COLUMNS, *RANK_COLUMNS))
+)
 _PATIENCE = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Results of `annotator_quality`, `rating_quality` and `by_version` for a project, and when they were computed.
+    """Results of `annotator_quality` and the like for a project, and when they were computed.
 
     Attributes:
         flags: annotators that deserve a look, with the reasons.
@@ -42,6 +46,7 @@ class Figures:
     annotators: list[AnnotatorQuality]
     agreement: list[KindAgreement]
     raters: RatingQuality | None
+    rankings: RankingQuality | None
     versions: list[VersionQuality]
     flags: dict[str, list[str]]
     drift: Drift | None
@@ -76,7 +81,8 @@ class FigureCache:
                 start, at = time.monotonic(), datetime.now(UTC)
                 labels = self._store.labels(project.id, columns=_COLUMNS)
                 annotators, agreement = annotator_quality(labels)
-                raters = rating_quality(labels)
+                raters, rankings = rating_quality(labels), ranking_quality(labels)
+                rows = [*(raters.raters if raters else []), *(rankings.rankers if rankings else [])]
                 has = standing(self._store, project, labels, agreement)
                 drift, order, habits = drift_of(labels), order_of(labels), habits_of(labels)
                 now = time.monotonic()
@@ -84,8 +90,9 @@ class FigureCache:
                     annotators=annotators,
                     agreement=agreement,
                     raters=raters,
+                    rankings=rankings,
                     versions=by_version(labels),
-                    flags=flags_of([*annotators, *(raters.raters if raters else [])], habits),
+                    flags=flags_of([*annotators, *rows], habits),
                     drift=drift,
                     order=order,
                     next=None if has is None else next_hour(has),

@@ -77,7 +77,7 @@ def one_item(
         words=words_of(one.kind, images=one.images is not None, wording=found.wording),
         labels=said_of(one, found),
         known=None if one.gold is None else _words(one, found, one.gold, None, None),
-        preferences=[side for side in (one.first, one.second) if side is not None],
+        preferences=task.preferences,
         asked=urlencode(asked),
     )
 
@@ -97,13 +97,16 @@ def screen_task(found: BrowsedItem) -> Assignment:
         annotator=0,
         first=found.first,
         second=found.second,
-        shown=Shown(swap_pairs=False, swap_first=False, swap_second=False),
+        shown=Shown(
+            swap_pairs=False, swap_first=False, swap_second=False, order=tuple(range(1, len(found.ranked) + 2))
+        ),
         expires_at=None,
         state="done",
         label=None,
         number=0,
         response=found.response,
         images=found.images,
+        others=found.ranked,
     )
 
 

@@ -85,15 +85,17 @@ class CriterionOut(BaseModel):
 class Task(BaseModel):
     """A task as it stands on the screen; one that asks for a rating from 1 to `scale` has no right side.
 
-    `revision` counts the answers so far. With `criteria`, an answer has `choices` by their names, and `choice` is that
-    on the first of them.
+    In a ranking, `left` is pair 1, `right` pair 2, and `more` are the others; an answer is their order, such as
+    "2>1>3", that with the largest difference first. `revision` counts the answers so far. With `criteria`, an answer
+    has `choices` by their names, and `choice` is that on the first of them.
     """
 
     assignment: int
     number: int
-    kind: Literal["preference", "pop", "rating"]
+    kind: Literal["preference", "pop", "rating", "rank"]
     left: SideOut
     right: SideOut | None
+    more: list[SideOut]
     scale: int | None
     choice: Choice | None
     revision: int
@@ -243,11 +245,12 @@ def task_of(request: Request, assignment: Assignment, project: Project) -> Task:
         kind=assignment.kind,
         left=_side(screen.left, root),
         right=None if screen.right is None else _side(screen.right, root),
+        more=[_side(side, root) for side in screen.more],
         scale=project.scale if assignment.kind == "rating" else None,
         choice=choice_of(assignment),
         revision=assignment.revision,
         criteria=[CriterionOut(name=one.name, question=one.question) for one in project.criteria],
-        choices=choices_on(project, assignment),
+        choices=choices_on(project, assignment) if project.criteria else {},
     )
 
 

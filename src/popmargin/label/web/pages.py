@@ -15,6 +15,7 @@ from popmargin.label.store.records import Assignment, Project, State
 from popmargin.label.web.criteria_answers import FIELD, choices_on, criteria_form, said_on
 from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId, Seconds, new_request
 from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
+from popmargin.label.web.ranked_answers import order_said, pair_buttons, places_of
 from popmargin.label.web.screen import (
     SURE,
     choice_for,
@@ -174,7 +175,8 @@ def answer(
         )
     except StaleAnswerError:
         given = {"note": note, "back": back, "idle": idle}
-        given |= {FIELD + name: value for name, value in choices.items()} or {"choice": choice}
+        fields = {FIELD + name: value for name, value in choices.items()}
+        given |= fields if choice is None else {"choice": choice}
         given |= {} if confidence is None else {"confidence": confidence}
         return _stale_page(request, person, _own(request, person, assignment), given)
     if found.training and back == "task":
@@ -288,7 +290,7 @@ def signed_out(request: Request) -> Response:
 
 
 def _task_page(request: Request, person: Person, assignment: Assignment, *, editing: bool) -> Response:
-    images = assignment.images is not None
+    images, ranked = assignment.images is not None, assignment.kind == "rank"
     return page(
         request,
         "task.html.j2",
@@ -297,11 +299,14 @@ def _task_page(request: Request, person: Person, assignment: Assignment, *, edit
         question=question_of(
             assignment.kind, images=images, wording=person.project.wording, criteria=len(person.project.criteria)
         ),
-        rule=signed_rule(images=images, wording=person.project.wording) if assignment.kind == "pop" else "",
+        rule=signed_rule(assignment.kind, images=images, wording=person.project.wording),
         words=words_of(assignment.kind, images=images, wording=person.project.wording),
-        buttons=buttons_of(
+        buttons=pair_buttons(len(assignment.preferences))
+        if ranked
+        else buttons_of(
             assignment.kind, person.project.scale, grades=person.project.grades, both_bad=person.project.both_bad
         ),
+        fields=places_of(len(assignment.preferences)) if ranked else person.project.criteria,
         grades=GRADES,
         present=None if person.project.criteria else choice_of(assignment),
         chosen=choices_on(person.project, assignment),
@@ -347,14 +352,17 @@ def _stale_page(request: Request, person: Person, assignment: Assignment, given:
         "stale.html.j2",
         409,
         assignment=assignment,
-        chosen=_in_words(words, person.project, given),
+        chosen=_in_words(words, person.project, assignment, given),
         again=again,
         project=person.project,
     )
 
 
-def _in_words(words: Mapping[Choice, str], project: Project, given: Mapping[str, Any]) -> str:
+def _in_words(words: Mapping[Choice, str], project: Project, assignment: Assignment, given: Mapping[str, Any]) -> str:
     """What a form says, in the words of the page."""
+    if assignment.kind == "rank" and "choice" not in given:
+        places = {name.removeprefix(FIELD): value for name, value in given.items() if name.startswith(FIELD)}
+        return words[order_said(assignment, places)]
     if not project.criteria:
         return words[given["choice"]]
     return "; ".join(words[given[FIELD + one.name]] for one in project.criteria)

@@ -10,10 +10,11 @@ from typing import Literal, cast, get_args
 from markupsafe import Markup
 
 from popmargin.data.conversation import Text
-from popmargin.data.questions import RATINGS, Kind, PreferenceText, Verdict
+from popmargin.data.questions import RATINGS, Kind, PreferenceText, Rating, Verdict, is_order
 from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Shown, ShownImage, Wrong
 from popmargin.label.web.marked_text import common_share, render, render_pair
+from popmargin.label.web.ranked_answers import in_data, on_screen
 from popmargin.label.web.wording import GRADED, Choice, Place, grade_of, side_of
 
 Shape = Literal["square", "wide", "tall"]
@@ -36,9 +37,12 @@ class Response:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One side of a task: a pair of responses to a prompt, or a single response; columns are shown with the prompt."""
+    """One side of a task: a pair of responses to a prompt, or a single response; columns are shown with the prompt.
 
-    place: Literal["left", "right"]
+    Its place is a number in a ranking, whose sides are more than two.
+    """
+
+    place: Literal["left", "right"] | Rating
     prompt: Text
     responses: tuple[Response, ...]
     columns: tuple[tuple[str, str], ...] = ()
@@ -51,21 +55,27 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Screen:
-    """The two sides of a task on the screen; a rating task has only the left one."""
+    """The two sides of a task on the screen; a rating task has only the left one, a ranking `more` than two."""
 
     kind: Kind
     left: Side
     right: Side | None
+    more: tuple[Side, ...] = ()
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the sides are preferences, of which it is shown which response the data prefer."""
+        return self.kind in ("pop", "rank")
 
     @property
     def sides(self) -> tuple[Side, ...]:
         """All, from left to right (on a phone: from top to bottom)."""
-        return (self.left,) if self.right is None else (self.left, self.right)
+        return (self.left,) if self.right is None else (self.left, self.right, *self.more)
 
     @property
     def one_prompt(self) -> bool:
         """Whether all sides are about the same prompt, which then stands once, above them."""
-        return self.right is None or self.left.prompt == self.right.prompt
+        return all(side.prompt == self.left.prompt for side in self.sides)
 
     @property
     def alike(self) -> bool:
@@ -101,6 +111,8 @@ def screen_of(assignment: Assignment) -> Screen:
         only = _image(text, None, images) if images is not None else _text(text, None, render(text))
         side = Side(place="left", prompt=first.prompt, responses=(only,), columns=first.columns)
         return Screen(kind="rating", left=side, right=None)
+    if assignment.others:
+        return _ranked(assignment)
     if second is None:
         left, right = _responses(first, images, swap=swapped(assignment.kind, shown), marked=False)
         return Screen(
@@ -119,8 +131,25 @@ def screen_of(assignment: Assignment) -> Screen:
     return Screen(kind="pop", left=left, right=right)
 
 
+def _ranked(assignment: Assignment) -> Screen:
+    """Pairs in their order, of which all have the preferred response in the same place."""
+    shown = assignment.shown
+    sides = [
+        Side(
+            place=RATINGS[number],
+            prompt=pair.prompt,
+            responses=_responses(pair, assignment.images, swap=shown.swap_first, marked=True),
+            columns=pair.columns,
+        )
+        for number, pair in enumerate(in_order(assignment))
+    ]
+    return Screen(kind="rank", left=sides[0], right=sides[1], more=tuple(sides[2:]))
+
+
 def in_order(assignment: Assignment) -> tuple[PreferenceText, ...]:
     """The preferences of an assignment as they stand on the screen: pair 1 before pair 2."""
+    if assignment.others:
+        return tuple(assignment.preferences[number - 1] for number in assignment.shown.order)
     if assignment.second is None:
         return (assignment.first,)
     both = (assignment.first, assignment.second)
@@ -160,7 +189,11 @@ def verdict_of(choice: Choice, assignment: Assignment) -> tuple[Verdict, Wrong |
     Raises:
         DataError: the answer is not one of the kind's.
     """
+    if assignment.kind == "rank":
+        return choice if choice == "unsure" else in_data(choice, assignment.shown.order), None
     swap = swapped(assignment.kind, assignment.shown)
+    if is_order(choice):
+        raise DataError(f"'{choice}' is an order of several pairs; this task asks for none.")
     if choice == "unsure" or (choice in RATINGS) or (choice == "tie" and assignment.kind != "rating"):
         return choice, None
     if assignment.kind == "rating":
@@ -208,6 +241,8 @@ def choice_for(assignment: Assignment, verdict: Verdict, wrong: Wrong | None) ->
     """Somebody's answer in terms of an assignment's screen."""
     if assignment.kind == "rating":
         return cast(Choice, verdict)
+    if assignment.kind == "rank":
+        return on_screen(verdict, assignment.shown.order) if is_order(verdict) else "unsure"
     if verdict == "both_bad":
         return verdict
     choices: tuple[Place, ...] = get_args(Place)

@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from itertools import permutations
+from typing import Annotated, Literal
 
-from popmargin.data.questions import RATINGS, Kind, Rating
+from pydantic import StringConstraints
+
+from popmargin.data.questions import RANKED, RATINGS, Kind, Order, Rating, order_of
 
 Place = Literal["left", "right", "tie", "both_bad", "unsure", "wrong-left", "wrong-right", "wrong-both"]
 Graded = Literal["left-3", "left-2", "left-1", "right-1", "right-2", "right-3"]
 """Which response is better, and by how much."""
-Choice = Place | Graded | Rating
-"""An answer as shown on the screen."""
+Choice = Place | Graded | Rating | Annotated[Order, StringConstraints(pattern=r"^[1-6](>[1-6]){2,5}$")]
+"""An answer as shown on the screen; an order has the numbers of the pairs on it, the largest difference first."""
 
 BETTER = "better"
 GRADES: Mapping[int, str] = {1: "slightly", 2: "clearly", 3: "much"}
@@ -32,6 +35,15 @@ _WORDS: dict[Kind, dict[Choice, str]] = {
         "tie": "About equal",
         "both_bad": "Both bad",
         "unsure": "Can't tell",
+    },
+    "rank": {
+        "unsure": "Can't tell",
+        **{number: f"Pair {number}" for number in RATINGS[: RANKED[-1]]},
+        **{
+            order_of(numbers): " > ".join(f"Pair {number}" for number in numbers)
+            for size in RANKED
+            for numbers in permutations(range(1, size + 1))
+        },
     },
     "rating": {"left": "Response", "unsure": "Can't tell", **{number: number for number in RATINGS}},
 }
@@ -74,6 +86,8 @@ def question_of(kind: Kind, *, images: bool, wording: str = BETTER, criteria: in
     if criteria:
         about = "the two responses" if kind == "preference" else "the response"
         said = f"{criteria} questions about {about}"
+    elif kind == "rank":
+        said = f"Order the pairs by how much {wording} the preferred response is."
     elif kind == "pop":
         more = f"{wording} by more" if wording == BETTER else f"{wording} by the larger margin"
         said = f"In which pair is the preferred response {more}?"
@@ -82,14 +96,17 @@ def question_of(kind: Kind, *, images: bool, wording: str = BETTER, criteria: in
     return _of_images(said) if images else said
 
 
-def signed_rule(*, images: bool, wording: str = BETTER) -> str:
-    """What to do about a preferred response that is not the better one.
+def signed_rule(kind: Kind = "pop", *, images: bool, wording: str = BETTER) -> str:
+    """What to do about a preferred response that is not the better one; nothing where preferences are not compared.
 
     Example:
         >>> signed_rule(images=False, wording="more convincing")
         'If a preferred response is the less convincing one, choose the other pair.'
     """
-    said = f"If a preferred response is the {_opposite(wording)} one, choose the other pair."
+    if kind not in ("pop", "rank"):
+        return ""
+    end = "choose the other pair" if kind == "pop" else "its pair comes last"
+    said = f"If a preferred response is the {_opposite(wording)} one, {end}."
     return _of_images(said) if images else said
 
 

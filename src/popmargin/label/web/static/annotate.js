@@ -42,18 +42,44 @@
     if (!busy) element.click();
   });
 
-  // Several questions: a key answers the one that has the focus, or the first open one, and goes on to the next.
+  // Several questions: a key answers the one that has the focus, or the first open one, and goes on to the next. In a
+  // ranking the key of a pair that has a place takes it away.
   const pick = (key) => {
     const asked = [...document.querySelectorAll(".criteria fieldset")];
     const open = (set) => !set.querySelector("input:checked");
     const now = document.activeElement?.closest(".criteria fieldset") ?? asked.find(open);
     const radio = now?.querySelector(`[data-pick~="${CSS.escape(key)}"]`);
     if (!radio || pending) return false;
-    radio.click();
-    const next = asked.slice(asked.indexOf(now) + 1).find(open) ?? asked.find(open);
+    const ranked = radio.closest("[data-distinct]");
+    const placed = ranked?.querySelector(`input:checked[value="${CSS.escape(radio.value)}"]`);
+    if (placed) {
+      placed.checked = false; // pressed again: the pair has no place
+      placed.dispatchEvent(new Event("change", { bubbles: true }));
+    } else radio.click();
+    const next = (ranked && asked.find(open)) ?? asked.slice(asked.indexOf(now) + 1).find(open) ?? asked.find(open);
     (next ? next.querySelector("input") : document.querySelector(".save button")).focus();
     return true;
   };
+
+  // Places of a ranking: a pair has one of them, and the pair that is left has the last.
+  const last = () => {
+    const box = document.querySelector("[data-distinct]");
+    const line = document.querySelector("[data-last]");
+    if (!box || !line) return;
+    const given = [...box.querySelectorAll("input:checked")].map((radio) => radio.value);
+    const places = box.querySelectorAll("fieldset");
+    const left = [...places[0].querySelectorAll("input")].filter((radio) => !given.includes(radio.value));
+    line.textContent = left.length === 1 ? left[0].nextElementSibling.textContent : line.dataset.last;
+    for (const radio of box.querySelectorAll("input")) radio.toggleAttribute("data-placed", !radio.checked && given.includes(radio.value));
+  };
+  document.addEventListener("change", (event) => {
+    const box = event.target.closest("[data-distinct]");
+    if (!box) return;
+    for (const radio of box.querySelectorAll("input:checked")) {
+      if (radio !== event.target && radio.value === event.target.value) radio.checked = false;
+    }
+    last();
+  }, true);
 
   document.addEventListener("click", (event) => {
     const id = event.target.closest("[data-toggle]")?.dataset.toggle;
@@ -92,6 +118,7 @@
       for (const [name, value] of draft.criteria ?? []) if (fields[name]) fields[name].value = value;
     }
     sure = levels(fields).find((level) => level.checked);
+    last();
   };
   const keep = () => {
     const { assignment, note, confidence } = byId("answer").elements;
@@ -134,7 +161,7 @@
     const link = event.target.closest(".pairs a");
     if (!link) return;
     event.preventDefault(); // no entry in the browser's history
-    document.querySelector(link.hash).scrollIntoView({ block: "nearest", inline: "start" });
+    byId(link.hash.slice(1)).scrollIntoView({ block: "nearest", inline: "start" });
   });
   const TEXTS = ".prompt > .text, .response > .text";
   const texts = (side) => [...side.querySelectorAll(TEXTS)].map((text) => text.textContent).join("\u0000");
