@@ -131,3 +131,24 @@ def test_forecasts_add_up() -> None:
     total = Forecast(1, 2, 3, 0.5, 1.0, priced=True) + Forecast(1, 1, 0, 0.25, 0.5)
     assert total == Forecast(2, 3, 3, 0.75, 1.5, priced=True)
     assert "cost unknown" in str(Forecast(1, 2, 0))
+
+
+def test_commands_at_the_same_time_share_the_limit(tmp_path: Path) -> None:
+    """Two purses on one file, as two processes have them: what one has set aside or paid, the other cannot spend."""
+    body = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 8}
+    prices = Prices(0.0, 1e6)  # a token of the answer costs 1, so a call 8 at most
+    budgets = [Budget(20.0), Budget(20.0)]
+    one, other = (Purse(budget, AnswerCache(tmp_path / "c.jsonl"), scope="here", prices=prices) for budget in budgets)
+    elsewhere = Purse(Budget(20.0), AnswerCache(tmp_path / "c.jsonl"), scope="elsewhere", prices=prices)
+    assert one.admit("a", body) and one.admit("b", body, wait=False)  # 16 of 20 are set aside
+    assert elsewhere.admit("a", body, wait=False)
+    assert not other.admit("c", body, wait=False)
+    one.settle("a", body, {"prompt_tokens": 9, "completion_tokens": 1})
+    one.settle("b", body, {"prompt_tokens": 9, "completion_tokens": 2})
+    AnswerCache(tmp_path / "c.jsonl").add("x", {})  # a third process writes, too
+    late = Budget(20.0)
+    assert Purse(late, AnswerCache(tmp_path / "c.jsonl"), scope="here", prices=prices).budget.paid == 3.0
+    assert other.admit("c", body, wait=False) and budgets[1].paid == 3.0 and budgets[1].spent == 0.0
+    other.settle("c", body, {"prompt_tokens": 9, "completion_tokens": 8})
+    assert not one.admit("d", body, wait=False) or budgets[0].paid + 8.0 <= 20.0
+    assert budgets[0].paid == 11.0 and budgets[0].spent == 3.0

@@ -5,8 +5,8 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ class AnswerCache:
 
     Attributes:
         answers: by key.
-        payments: keys and what was paid, in order; see `spending.Purse`.
+        payments: keys and what was paid, in order; see `spending.Purse`. Those that other processes add meanwhile are
+            seen whenever something is written.
 
     Args:
         path: the file; created, with its folder, if missing.
@@ -43,17 +44,20 @@ class AnswerCache:
         self._lock = threading.Lock()
         with self._alone():
             complete = self._mended()
+        self._read_to = len(complete) + bool(complete)  # the end of the lines that are known
         for number, line in enumerate(complete.splitlines(), start=1):
             try:
-                entry = json.loads(line)
-                if "paid" in entry:
-                    self.payments.append((entry["key"], dict(entry["paid"])))
-                else:
-                    self.answers[entry["key"]] = entry["answer"]
+                self._know(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise RunError(
                     f"{path}, line {number}: not a cached judge answer. Delete the line or the file."
                 ) from error
+
+    def _know(self, entry: Any) -> None:
+        if "paid" in entry:
+            self.payments.append((entry["key"], dict(entry["paid"])))
+        else:
+            self.answers[entry["key"]] = entry["answer"]
 
     def add(self, key: str, answer: Any) -> None:
         """Store one answer."""
@@ -67,19 +71,52 @@ class AnswerCache:
             self._append(lines, wait=True)
             self.answers.update(entries)
 
-    def pay(self, key: str, paid: Mapping[str, Any]) -> None:
-        """Store what a call cost, before its answer, which waits for the disk."""
+    def pay(self, key: str, paid: Mapping[str, Any], allowed: Callable[[], bool] | None = None) -> bool:
+        """Store what a call cost, before its answer, which waits for the disk.
+
+        Args:
+            key: of the request.
+            paid: what is stored.
+            allowed: asked when the payments of other processes are known, and none of them can add one; if it says no,
+                nothing is stored, and the result is false.
+        """
         with self._lock, self._alone():
+            self._catch_up()
+            if allowed is not None and not allowed():
+                return False
             self._append(json.dumps({"key": key, "answer": None, "paid": paid}) + "\n", wait=False)
+            self.payments.append((key, dict(paid)))
+        return True
+
+    def refresh(self) -> None:
+        """Know what other processes have added."""
+        with self._lock, self._alone():
+            self._catch_up()
 
     def _append(self, lines: str, *, wait: bool) -> None:
         if self._is_torn():  # another process was killed while it wrote
             self._mended()
+        self._catch_up()
         with self.path.open("ab") as file:
             file.write(lines.encode())
             file.flush()
             if wait:
                 os.fsync(file.fileno())
+            self._read_to = file.tell()
+
+    def _catch_up(self) -> None:
+        """Know the lines that other processes have added."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if size <= self._read_to:  # smaller: another file by now
+            self._read_to = size
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._read_to)
+            complete, newline, _ = file.read().rpartition(b"\n")
+        self._read_to += len(complete) + len(newline)
+        for line in complete.splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # said when the file is opened again
+                self._know(json.loads(line))
 
     @contextmanager
     def _alone(self) -> Generator[None]:

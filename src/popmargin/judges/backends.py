@@ -80,12 +80,12 @@ class ServerBackend:
         bodies = [self._body(prompt) for prompt in prompts]
         keys = [request_key(body) for body in bodies]
         new = self._new(keys)
-        before, paid = self._client.requests, self._budget.paid if self._budget else 0.0
+        before, paid = self._client.requests, self._budget.spent if self._budget else 0.0
         try:
             answers = self._client.ask(bodies, progress=progress, anew=self._anew)
         finally:
             account.asked += self._client.requests - before
-            account.cost += self._budget.paid - paid if self._budget else 0.0
+            account.cost += self._budget.spent - paid if self._budget else 0.0
         account.cached += len(bodies) - len(new)
         replies = [_reply(answer) for answer in answers]
         given = {key: reply for key, reply in zip(keys, replies, strict=True) if not reply.failure}

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,11 +112,15 @@ class Budget:
 
     Args:
         limit: in the currency of the prices; None for no limit.
+
+    Attributes:
+        paid: by everybody.
+        spent: by this command.
     """
 
     def __init__(self, limit: float | None = None) -> None:
         self.limit = limit
-        self.paid = 0.0
+        self.paid = self.spent = 0.0
         self.closed = False
         self._held: list[float] = []
         self._changed = threading.Condition()
@@ -141,12 +145,24 @@ class Budget:
     def _beyond(self, most: float) -> bool:
         return self.limit is not None and self.paid + sum(self._held) + most > self.limit * (1 + 1e-9)
 
+    def fits(self, more: float = 0.0) -> bool:
+        """Whether what is paid and set aside, and more, is within the limit."""
+        with self._changed:
+            return not self._beyond(more)
+
+    def note(self, cost: float) -> None:
+        """Count what earlier runs and other commands have paid."""
+        with self._changed:
+            self.paid += cost
+            self._changed.notify_all()
+
     def settle(self, most: float, cost: float) -> None:
         """Put what a call cost in the place of what was set aside for it."""
         with self._changed:
             if most in self._held:
                 self._held.remove(most)
             self.paid += cost
+            self.spent += cost
             self._changed.notify_all()
 
 
@@ -154,7 +170,7 @@ class Purse:
     """Pays one judge's calls from a budget, and keeps what was paid on disk, beside the answers.
 
     With a limit, a call is noted before it is made, so that one that was under way when a run was killed counts as
-    paid, at the most that it may have cost.
+    paid, at the most that it may have cost; and a command that runs at the same time sees it.
 
     Args:
         budget: shared by the judges of a command.
@@ -177,23 +193,48 @@ class Purse:
         self._admitted: Counter[str] = Counter()
         self._open: dict[str, list[Any]] = {}
         self._lock = threading.Lock()
-        for key, paid in cache.payments:
-            if paid.get("for") == scope:
-                self._take(key, paid)
-        budget.paid += sum(prices.of(*tokens) for several in self._open.values() for tokens in several)
+        self._known = 0  # payments of the cache that are counted
+        self._own: Counter[str] = Counter()
+        self._others()
 
-    def _take(self, key: str, paid: Mapping[str, Any]) -> None:
-        """Count a payment of an earlier run, or a call that was begun."""
+    def _others(self) -> None:
+        """Count the payments of earlier runs, and of other commands since."""
+        with self._lock:
+            new, self._known = self._cache.payments[self._known :], len(self._cache.payments)
+            cost = 0.0
+            for key, paid in new:
+                if self._own[line := json.dumps([key, paid])]:
+                    self._own[line] -= 1
+                elif paid.get("for") == self._scope:
+                    cost += self._take(key, paid)
+        self.budget.note(cost)
+
+    def _take(self, key: str, paid: Mapping[str, Any]) -> float:
+        """What a payment adds: a call that was begun counts as the most that it may cost, until its cost is known."""
         if "most" in paid:
             self._open.setdefault(key, []).append(paid["most"])
-            return
-        if self._open.get(key):
-            self._open[key].pop()
+            return self.prices.of(*paid["most"])
+        cost = -self.prices.of(*self._open[key].pop()) if self._open.get(key) else 0.0
         batch = paid.get("batch")
         if batch is None or (key, batch) not in self._batched:
-            self.budget.paid += self.prices.of(*paid["tokens"])
+            cost += self.prices.of(*paid["tokens"])
         if batch is not None:
             self._batched.add((key, batch))
+        return cost
+
+    def _pay(self, key: str, paid: Mapping[str, Any], allowed: Callable[[], bool] | None = None) -> bool:
+        line = json.dumps([key, paid])
+        with self._lock:
+            self._own[line] += 1
+        if self._cache.pay(key, paid, allowed):
+            return True
+        with self._lock:
+            self._own[line] -= 1
+        return False
+
+    def _still_fits(self) -> bool:
+        self._others()
+        return self.budget.fits()
 
     @property
     def limited(self) -> bool:
@@ -214,12 +255,17 @@ class Purse:
         if not self.limited:
             return True
         tokens = self._most(body)
-        if not self.budget.hold(self.prices.of(*tokens), wait=wait):
-            return False
-        with self._lock:
-            self._admitted[key] += 1
-        self._cache.pay(key, {"for": self._scope, "most": tokens})
-        return True
+        most = self.prices.of(*tokens)
+        if not self.budget.fits(most):  # calls of other commands may have cost less by now
+            self._cache.refresh()
+            self._others()
+        while self.budget.hold(most, wait=wait):
+            if self._pay(key, {"for": self._scope, "most": list(tokens)}, self._still_fits):
+                with self._lock:
+                    self._admitted[key] += 1
+                return True
+            self.budget.settle(most, 0.0)  # another command was faster
+        return False
 
     def settle(self, key: str, body: Mapping[str, Any], usage: Mapping[str, Any] | None, *, batch: str = "") -> None:
         """Count what a call cost.
@@ -242,7 +288,7 @@ class Purse:
             prompt, completion = (int(b or 0) if n is None else int(n) for n, b in zip(given, bound, strict=True))
             tokens = (prompt, completion)
         if any(tokens) or self.limited:
-            self._cache.pay(key, {"for": self._scope, "tokens": tokens} | ({"batch": batch} if batch else {}))
+            self._pay(key, {"for": self._scope, "tokens": list(tokens)} | ({"batch": batch} if batch else {}))
         if batch:
             self._batched.add((key, batch))
         self.budget.settle(held, self.prices.of(*tokens) - counted_before)
