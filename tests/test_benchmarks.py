@@ -64,6 +64,7 @@ def test_one_side_alone() -> None:
     assert "speedup" not in found and found["step_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_kept_outputs_of_frozen_layers_are_the_same_pass() -> None:
     words = ["--model", "tiny", "--layers", "1", "--batches", "1", "--threads", "1", "--json"]
     shown = subprocess.run(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import popmargin
+from few_fast import few_fast
 
 NAMES = [
     "ConfigError",
@@ -103,7 +104,7 @@ def test_signatures(name: str) -> None:
         assert written(item) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("before", ["pass", "import popmargin.training.run, popmargin.evaluation.run"])
+@pytest.mark.parametrize("before", few_fast(["pass", "import popmargin.training.run, popmargin.evaluation.run"], (1,)))
 def test_functions_are_not_hidden_by_packages_of_the_same_name(before: str) -> None:
     """Importing the package popmargin.x sets popmargin.x: a function x of the front door would be replaced."""
     code = f"{before}\nfrom popmargin import {', '.join(PARAMETERS)}\n"

@@ -117,6 +117,7 @@ def test_hub_id_without_network_is_a_clear_error():
     ("name", "content", "words"),
     [
         ("empty.jsonl", b"", "the file is empty"),
+        ("columnless.jsonl", b"{}\n", "No known format"),
         ("blank.jsonl", b"\n\n", "there are no rows"),
         ("header.csv", b"prompt,chosen,rejected\n", "there are no rows"),
         ("twice.csv", b"prompt,prompt\na,b\n", "distinct column names"),

@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from label_stores import Clock
 
 from popmargin.cli.main import main
 from popmargin.errors import ConfigError
+from popmargin.label.store.answers import Answer
 from popmargin.label.store.database import Database
 from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.outside_answers import OutsideAnswer
 from popmargin.label.store.records import Project
 from popmargin.label.store.webhooks import LEASE, PATIENCE
 from popmargin.label.web.webhook_sender import Sender, send_due
@@ -93,6 +96,41 @@ def test_events_of_a_project_arrive_signed_and_in_order(
     for headers, body in receiver.got:
         moment, digest = (part.split("=")[1] for part in headers["X-Popmargin-Signature"].split(","))
         assert digest == hmac.new(hook.secret.encode(), moment.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def test_whatever_changes_the_store_raises_events(
+    store: LabelStore, make_project: Make, receiver: Receiver, clock: Clock
+) -> None:
+    """Also labels of judges, and those from elsewhere; repeated and refused ones are no events."""
+    project = make_project(2, kind="preference")
+    store.webhooks.set(project.id, receiver.url, private=True)
+    judge = store.add_annotator(project.id, "gpt", kind="judge")[0].id
+    items = [row["item"] for batch in store.items(project.id) for row in batch.to_pylist()]
+    verdicts = {"item": items, "verdict": ["first", "unsure"], "request": ["r1", "r2"], "note": ["good 0", ""]}
+    assert store.record_many(judge, pa.table(verdicts)) == 2
+    assert store.record_many(judge, pa.table(verdicts)) == 0
+    rows = [OutsideAnswer(item=item, answer=Answer(verdict="second", request=f"o{item}"), at=clock()) for item in items]
+    assert store.record_outside(project.id, "zoe", rows) == [None, None]
+    assert store.record_outside(project.id, "zoe", rows) == ["second", "second"]
+    zoe = next(who.id for who in store.annotators(project.id) if who.name == "zoe")
+    store.change(project.id, overlap=2)
+    store.set_weight(zoe, 0.5)
+    store.set_active(zoe, False)  # as it was
+    store.discard(zoe)
+    store.forget(zoe)
+    assert send_due(store) == 12
+    assert receiver.events == [
+        "label.saved", "label.saved", "annotator.changed", "label.saved", "item.finished", "label.saved",
+        "item.finished", "project.done", "project.changed", *["annotator.changed"] * 3,
+    ]  # fmt: skip
+    bodies = [json.loads(body) for _, body in receiver.got]
+    assert [(one["item"], one["verdict"], one["annotator_kind"]) for one in bodies[:4] if "label" in one] == [
+        (items[0], "first", "judge"), (items[1], "unsure", "judge"), (items[0], "second", "person"),
+    ]  # fmt: skip
+    assert bodies[8]["setting"] == "overlap"
+    changes = [(one["annotator"], one["weight"], one["discarded"], one["forgotten"]) for one in bodies[9:]]
+    assert changes == [(zoe, 0.5, False, False), (zoe, 0.5, True, False), (zoe, 0.5, True, True)]
+    assert not any(word in body for _, body in receiver.got for word in (b"zoe", b"gpt", b"good 0"))
 
 
 def test_failures_are_repeated_later_and_nothing_is_lost(
@@ -174,6 +212,15 @@ def test_a_webhook_on_the_command_line_and_a_sender_in_the_background(
     store.set_guidelines(project.id, "Newer.")
     assert main(["label", "set", "--json", *db]) == 0
     assert json.loads(capsys.readouterr().out)["webhook"]["waiting"] == 1
+    assert receiver.events == ["guidelines.changed"] * 2  # the command has sent what waited
+    store.add_annotator(project.id, "anna")
+    assert main(["label", "annotators", "discard", "anna", *db]) == 0
+    assert "webhook: 2 events sent" in capsys.readouterr().err
+    receiver.answers = [500]
+    assert main(["label", "annotators", "activate", "anna", *db]) == 0
+    shown = capsys.readouterr()
+    assert "1 event waits for `popmargin annotate`" in shown.err and "it answered 500" in shown.err
+    assert "anna is active" in shown.out
     assert main(["label", "set", "--no-webhook", *db]) == 0
     assert store.webhooks.of(project.id) is None
     assert main(["label", "set", "--webhook-private", *db]) == 2

@@ -414,7 +414,7 @@ def check_formula(name: str, drawn: list[dict[str, float]], which: int) -> None:
         assert (loss >= 0).all()
 
 
-quick = settings(max_examples=30, derandomize=True)  # 1,000 in the slow suite
+quick = settings(max_examples=15, derandomize=True)  # 1,000 in the slow suite
 many = settings(max_examples=1000)
 
 

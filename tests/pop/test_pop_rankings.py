@@ -185,11 +185,14 @@ def test_a_weight_counts_the_whole_ranking() -> None:
     np.testing.assert_allclose(twice.strength, once.strength, atol=1e-9)
 
 
-def test_the_precision_of_a_scale_of_rankings_is_near_that_of_its_true_order() -> None:
-    rng = np.random.default_rng(2)
-    truth = rng.normal(size=20)
-    orders = drawn_orders(truth, 30, 3, rng)
-    found = scale_precision([], [], 20, rankings=orders)
-    strength = fit_strengths(edges_of(orders), names(20), ridge=1.0, estimate="mode").strength
-    assert found.comparisons == 60
-    assert found.spearman.low < spearmanr(truth, strength).statistic < found.spearman.high
+def test_the_precision_of_a_scale_of_rankings_covers_its_true_order() -> None:
+    covered = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        truth = rng.normal(size=20)
+        orders = drawn_orders(truth, 30, 3, rng)
+        found = scale_precision([], [], 20, rankings=orders)
+        strength = fit_strengths(edges_of(orders), names(20), ridge=1.0, estimate="mode").strength
+        assert found.comparisons == 60
+        covered += found.spearman.low < spearmanr(truth, strength).statistic < found.spearman.high
+    assert covered >= 8

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logsumexp
 
+from few_fast import few_fast
 from popmargin.cli.main import main
 from popmargin.pop.edges import PopEdges
 from popmargin.pop.fit import fit_strengths
@@ -38,7 +39,7 @@ def edges_of(stronger: Any, weaker: Any, **columns: Any) -> PopEdges:
 
 
 @pytest.mark.parametrize("model", ["bradley_terry", "thurstone"])
-@pytest.mark.parametrize(("people", "ties"), [(1, 0.0), (1, 0.2), (3, 0.2)])
+@pytest.mark.parametrize(("people", "ties"), few_fast([(1, 0.0), (1, 0.2), (3, 0.2)], (1,)))
 def test_a_tenth_of_flips_is_found(model: Any, people: int, ties: float) -> None:
     """The likelihood is not concave: plain Newton steps ended in an indefinite matrix for most of these."""
     for seed in (0, 3):

@@ -106,6 +106,7 @@ def test_what_training_adds_is_said_of_scores_that_are_no_ratio(make_study: Make
     assert said[0] in report.read_text().replace("&#39;", "'")
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on(
     tmp_path: Path, make_study: MakeStudy, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +131,7 @@ def test_an_interrupted_study_goes_on(
     assert changed.arms[0].training["loss"][-1][0] == 1
 
 
+@pytest.mark.slow
 def test_curves_do_not_change_the_training(tmp_path: Path, make_study: MakeStudy) -> None:
     study = make_study(seeds=[0])
     compare(study)

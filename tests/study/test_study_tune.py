@@ -18,6 +18,7 @@ MakeStudy = Callable[..., StudyConfig]
 GRID = TuneConfig(learning_rates=[1e-3, 1e-2], beta_factors=[1.0, 3.0], validation_size=0.25)
 
 
+@pytest.mark.slow
 def test_a_study_is_tuned_once_and_says_what_it_chose(tmp_path: Path, make_study: MakeStudy) -> None:
     study = make_study(seeds=[0], tune=GRID)
     results, _ = compare(study)

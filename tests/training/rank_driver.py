@@ -3,13 +3,14 @@
     python rank_driver.py PLAN.json
 
 The plan is a list of runs: `processes`, `words` of the command line, `log` (one file a process: `LOG.RANK`), and
-optionally `stop` (a file; once it exists the first process gets SIGTERM), `remove` (a file to delete before) and
-`environment`. Prints the exit codes as JSON.
+optionally `stop` (a file; once it exists the first process gets SIGTERM), `remove` (files and folders to delete before)
+and `environment`. Prints the exit codes as JSON.
 """
 
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -83,8 +84,11 @@ def wait(pids: list[int], stop: Path | None) -> list[int]:
 if __name__ == "__main__":
     results: list[list[int]] = []
     for entry in json.loads(Path(sys.argv[1]).read_text()):
-        if "remove" in entry:
-            Path(entry["remove"]).unlink(missing_ok=True)
+        for name in entry.get("remove", ()):
+            if Path(name).is_dir():
+                shutil.rmtree(name)
+            else:
+                Path(name).unlink(missing_ok=True)  # of a checkpoint that was not written
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             number = free.getsockname()[1]

@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from few_fast import few_fast
 from popmargin.config import RunConfig
 from popmargin.errors import RunError
 from popmargin.files import append_jsonl, read_jsonl
@@ -50,7 +51,7 @@ def test_a_line_that_does_not_fit_is_a_sentence(tmp_path: Path, name: str) -> No
     assert [line["step"] for line in read_jsonl(tmp_path / name)] == [1, 2]
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "timing.jsonl", "model"])
+@pytest.mark.parametrize("name", few_fast(["metrics.jsonl", "timing.jsonl", "model"], (0,)))
 def test_a_run_on_a_full_disk_stops_with_a_sentence_and_goes_on(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, weights: Any, name: str
 ) -> None:

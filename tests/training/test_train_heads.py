@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
 from transformers import AutoModelForSequenceClassification, LlamaModel
 
 from popmargin.config import ModelConfig, RunConfig, dump_yaml, merge
@@ -15,6 +16,7 @@ from popmargin.errors import ConfigError
 from popmargin.evaluation.run import HeldOutMargins, evaluate_run, held_out_margins
 from popmargin.models import reward_models
 from popmargin.models.reward_heads import HiddenHead, TrainedHead
+from popmargin.models.sharding import Sharding
 from popmargin.rewards.load import load_reward
 from popmargin.tasks import reward
 from popmargin.training.build import Run
@@ -210,6 +212,14 @@ def test_the_last_layers(tmp_path: Path, configure: Configure, weights: Any) -> 
 def test_settings_that_contradict_each_other(configure: Configure, change: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Run.read(configure({"task": "reward"}, change))
+
+
+def test_a_head_is_not_divided(configure: Configure) -> None:
+    run = Run.read(configure(HEAD_ALONE))
+    task = run.workspace().task
+    task.sharding = Sharding(FullyShardedDataParallelPlugin(fsdp_version=2), torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"model\.train: head trains so few weights.*Remove fsdp"):
+        task.make_model(run.model)
 
 
 def test_a_rounded_trunk_is_refused(configure: Configure) -> None:

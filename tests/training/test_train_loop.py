@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from few_fast import few_fast
 from popmargin.config import RunConfig
 from popmargin.errors import DataError
 from popmargin.objectives.base import OBJECTIVES
@@ -71,14 +72,17 @@ def test_measuring_during_training_does_not_change_it(tmp_path: Path, configure:
 
 @pytest.mark.parametrize(
     ("objective", "kind"),
-    [
-        ("dpo", "ema"),
-        ("pop_rank", "ema"),
-        ("pop_lagrangian", "ema"),
-        ("pop", "ema"),
-        ("pop", "policy"),
-        ("pop", "bank"),
-    ],
+    few_fast(
+        [
+            ("dpo", "ema"),
+            ("pop_rank", "ema"),
+            ("pop_lagrangian", "ema"),
+            ("pop", "ema"),
+            ("pop", "policy"),
+            ("pop", "bank"),
+        ],
+        (1, 5),
+    ),
 )
 def test_micro_batches_are_one_batch(
     tmp_path: Path, configure: Configure, metrics: Metrics, objective: str, kind: str

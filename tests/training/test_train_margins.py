@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from few_fast import few_fast
 from popmargin.cli.main import main
 from popmargin.config import RunConfig, from_dict, to_dict
 from popmargin.data.load import load_preferences
@@ -80,13 +81,16 @@ def test_a_users_own_objective_is_held_to_the_same(configure: Configure, monkeyp
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
-        {"target": {"kind": "bank", "tau": 0.5}, "train": {"epochs": 2, "max_steps": None}},
-        {"model": {"lora_rank": 2}},
-        {"task": "reward"},
-        {"tokens": {"name": "selective"}, "regularizers": [{"name": "budget"}], "train": {"micro_batch_size": 4}},
-    ],
+    few_fast(
+        [
+            {},
+            {"target": {"kind": "bank", "tau": 0.5}, "train": {"epochs": 2, "max_steps": None}},
+            {"model": {"lora_rank": 2}},
+            {"task": "reward"},
+            {"tokens": {"name": "selective"}, "regularizers": [{"name": "budget"}], "train": {"micro_batch_size": 4}},
+        ],
+        (1,),
+    ),
     ids=["full", "bank", "lora", "reward", "tokens-budget"],
 )
 def test_dpo_with_the_pop_margin_is_pop(

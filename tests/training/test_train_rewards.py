@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from few_fast import few_fast
 from popmargin.config import RunConfig
 from popmargin.data.load import load_preferences
 from popmargin.engine.sequences import pad_sequences
@@ -118,7 +119,7 @@ def test_pop_margins_are_the_weaker_sides_reward_gaps(configure: Configure) -> N
     assert_same_gradients(model, twin)
 
 
-@pytest.mark.parametrize("objective", ["dpo", "pop", "pop_rank", "aps"])
+@pytest.mark.parametrize("objective", few_fast(["dpo", "pop", "pop_rank", "aps"], (1,)))
 def test_micro_batches_are_one_batch(tmp_path: Path, configure: Configure, metrics: Metrics, objective: str) -> None:
     change = REWARD | {"objective": {"name": objective}, "target": {"tau": 0.5}, "train": {"learning_rate": 3e-4}}
     whole, _ = train(configure(change, to(tmp_path / "whole")))
@@ -195,7 +196,9 @@ LORA = {"lora_rank": 2, "lora_alpha": 64.0}  # large enough that the adapter mat
 
 
 @pytest.mark.parametrize(
-    "model", [{}, LORA, {"precision": "bf16"}, LORA | {"precision": "bf16"}], ids=["full", "lora", "bf16", "lora-bf16"]
+    "model",
+    few_fast([{}, LORA, {"precision": "bf16"}, LORA | {"precision": "bf16"}], (1,)),
+    ids=["full", "lora", "bf16", "lora-bf16"],
 )
 def test_the_saved_model_is_a_classifier_with_the_same_rewards(
     configure: Configure, data_path: str, model: dict[str, Any]

@@ -66,6 +66,12 @@ class Ranks:
         return json.loads(done.stdout.splitlines()[-1]), [Path(f"{run['log']}.0").read_text() for run in self._plan]
 
 
+def as_stopped(run: Path, step: int, last: int) -> list[str]:
+    """What a run has not yet written after a step."""
+    later = [run / "checkpoints" / f"checkpoint-{number}" for number in range(step + 1, last + 1)]
+    return [str(path) for path in (run / "run.json", *later)]
+
+
 @pytest.fixture
 def ranks(tmp_path: Path, base_run: dict[str, Any], popmargin_environment: dict[str, str]) -> Ranks:
     return Ranks(tmp_path, base_run, popmargin_environment)
@@ -102,9 +108,9 @@ def test_divided_weights_train_as_whole_ones(
     for name, change in cases.items():
         kind = {"state_dict_type": "SHARDED_STATE_DICT"} if name == "ema" else {}
         ranks.add(name, change, fsdp(**kind), caches["parts"], {"train": {"save_steps": 2 if name == "ema" else 0}})
-        if name == "ema":  # as if it was stopped after the checkpoint
+        if name == "ema":
             ranks.add(name, change, fsdp(**kind), caches["parts"], {"train": {"save_steps": 2}}, words=("--resume",),
-                      processes=4, remove=str(tmp_path / "ema" / "run.json"))  # fmt: skip
+                      processes=4, remove=as_stopped(tmp_path / "ema", 2, 3))  # fmt: skip
     ranks.add("huge", {"train": {"learning_rate": 1e39, "max_steps": 1}}, fsdp(), caches["parts"])
     codes, logs = ranks.run()
     assert codes[:-1] == [[0, 0], [0] * 4, *([[0, 0]] * 4)], "\n".join(log[-3000:] for log in logs)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from few_fast import few_fast
 from popmargin.config import RunConfig
 from popmargin.training.arguments import training_arguments
 from popmargin.training.batches import TrainingRows
@@ -47,12 +48,15 @@ def assert_same(one: tuple[list[Any], Any], other: tuple[list[Any], Any]) -> Non
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"objective": {"name": "dpo"}, "regularizers": [{"name": "sft", "weight": 0.5}]},
-        {"objective": {"name": "pop"}, "target": {"kind": "policy"}},
-        {"objective": {"name": "pop_lagrangian", "lambda_lr": 0.5}},
-        {"task": "reward", "objective": {"name": "dpo"}},
-    ],
+    few_fast(
+        [
+            {"objective": {"name": "dpo"}, "regularizers": [{"name": "sft", "weight": 0.5}]},
+            {"objective": {"name": "pop"}, "target": {"kind": "policy"}},
+            {"objective": {"name": "pop_lagrangian", "lambda_lr": 0.5}},
+            {"task": "reward", "objective": {"name": "dpo"}},
+        ],
+        (1,),
+    ),
     ids=["dpo-sft", "pop", "lagrangian", "reward"],
 )
 def test_a_weight_is_a_row_that_stands_there_as_often(configure: Configure, change: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import shlex
 import sys
 from typing import Any
 
+from popmargin.cli.change_store import change_store
 from popmargin.cli.store_options import add_store_arguments, user
 from popmargin.errors import DataError, counted
 from popmargin.label.store.address import in_words, open_store
@@ -57,7 +58,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def _add(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         project = store.project(args.project)
         known = {who.name for who in store.annotators(project.id)}
         taken = [name for name in args.names if name in known or args.names.count(name) > 1]
@@ -70,7 +71,7 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _token(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         for who in _named(store, args):
             print(f"{who.name}\t{store.new_token(who.id)}")
             if not who.active:
@@ -83,7 +84,7 @@ def _token(args: argparse.Namespace) -> int:
 
 
 def _admit(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         for who in _named(store, args):
             store.let_in(who.id)
             print(f"{who.name} goes on" if who.held else f"{who.name} was not waiting")
@@ -91,7 +92,7 @@ def _admit(args: argparse.Namespace) -> int:
 
 
 def _adjudicate(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         for who in _named(store, args):
             store.set_adjudicator(who.id, not args.stop)
             print(f"{who.name} labels like others" if args.stop else f"{who.name} decides what others disagree on")
@@ -101,7 +102,7 @@ def _adjudicate(args: argparse.Namespace) -> int:
 
 
 def _lead(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         for who in _named(store, args):
             store.set_lead(who.id, not args.stop)
             print(f"{who.name} leads no more" if args.stop else f"{who.name} leads: their link opens the admin pages")
@@ -109,7 +110,7 @@ def _lead(args: argparse.Namespace) -> int:
 
 
 def _weight(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         for who in _named(store, args):
             store.set_weight(who.id, args.to, who=user())
             said = "like those of others" if args.to == 1 else f"{args.to:g} each"
@@ -118,7 +119,7 @@ def _weight(args: argparse.Namespace) -> int:
 
 
 def _quota(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         for who in _named(store, args):
             store.set_quota(who.id, args.answers)
             said = "has no limit" if args.answers is None else f"is asked for {counted(args.answers, 'answer')} in all"
@@ -127,7 +128,7 @@ def _quota(args: argparse.Namespace) -> int:
 
 
 def _deactivate(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         for who in _named(store, args):
             store.set_active(who.id, False)
             print(f"{who.name} is no longer active")
@@ -135,7 +136,7 @@ def _deactivate(args: argparse.Namespace) -> int:
 
 
 def _discard(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         for who in _named(store, args):
             places = counted(store.discard(who.id), "place")
             print(f"{who.name} is no longer active; the labels are kept but do not count; {places} free again")
@@ -143,7 +144,7 @@ def _discard(args: argparse.Namespace) -> int:
 
 
 def _activate(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         for who in _named(store, args):
             store.set_active(who.id, True)
             print(f"{who.name} is active" + ("; the labels count again" if who.discarded else ""))
@@ -151,7 +152,7 @@ def _activate(args: argparse.Namespace) -> int:
 
 
 def _forget(args: argparse.Namespace) -> int:
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         for who in _named(store, args):
             pseudonym = store.forget(who.id)
             print(f"{who.name} is forgotten: the labels are those of '{pseudonym}' now")

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.change_store import change_store
 from popmargin.cli.store_options import add_store_arguments, user
 from popmargin.errors import DataError
-from popmargin.label.store.address import open_store
 from popmargin.safe_reading import read_text
 
 
@@ -34,7 +34,7 @@ def read_guidelines(path: Path) -> str:
 
 def _guidelines(args: argparse.Namespace) -> int:
     text = None if args.file is None else read_guidelines(args.file)
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         project = store.project(args.project)
         if text is None:
             if args.version is not None:

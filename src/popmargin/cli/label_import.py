@@ -4,11 +4,12 @@ import argparse
 import shlex
 from typing import Any
 
+from popmargin.cli.change_store import change_store
 from popmargin.cli.data_options import SOURCE_HELP, add_data_arguments, load_unlabelled
 from popmargin.cli.project_options import add_project_arguments, load_new_data, project_settings
 from popmargin.cli.store_options import NEW_PROJECT, add_store_arguments
 from popmargin.errors import ConfigError
-from popmargin.label.store.address import in_words, open_store
+from popmargin.label.store.address import in_words
 
 
 def add_parser(verbs: Any) -> None:
@@ -32,7 +33,7 @@ def _import(args: argparse.Namespace) -> int:
     if args.append:
         return _append(args, settings)
     data = load_new_data(args, settings)
-    with open_store(args.db, create=True) as store:
+    with change_store(args.db, create=True) as store:
         from popmargin.label.projects.open_project import open_project
 
         project = open_project(store, data, args.project or NEW_PROJECT, **settings)
@@ -45,7 +46,7 @@ def _append(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     for option in ("edges", "gold", "rank"):
         if settings.pop(option) is not None:
             raise ConfigError(f"--{option} chooses the items of a new project. Omit it, or import without --append.")
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         from popmargin.label.projects.append import append_rows
 
         project = store.project(args.project)

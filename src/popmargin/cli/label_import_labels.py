@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.change_store import change_store
 from popmargin.cli.data_options import column
 from popmargin.cli.store_options import add_store_arguments
 from popmargin.errors import ConfigError
-from popmargin.label.store.address import open_store
 
 FORMATS = ("argilla", "label-studio", "potato", "csv", "jsonl")
 _BY_SUFFIX = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".parquet": "jsonl"}
@@ -50,7 +50,7 @@ def _import(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"{args.labels}: this name does not say whose export it is. Choose --format {', '.join(FORMATS)}."
         )
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         from popmargin.label.outside.import_labels import import_labels, told
 
         imported = import_labels(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popmargin.bounds import NotNegative
+from popmargin.cli.change_store import change_store
 from popmargin.cli.judge_options import add_judge_options, is_server_judge, judge_options, of_judge
 from popmargin.cli.numbers import number
 from popmargin.cli.store_options import add_store_arguments
@@ -61,10 +62,9 @@ def add_parser(subparsers: Any) -> None:
 def _judge(args: argparse.Namespace) -> int:
     from popmargin.judges.spending import Budget
     from popmargin.label.labellers.labelling import forecast_store
-    from popmargin.label.store.address import open_store
 
     budget = Budget(args.max_cost)
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         project = store.project(args.project)
         panel = [_labeller(of_judge(args, place), store, project, budget) for place in range(len(args.judge))]
         _refuse_same_names(panel)

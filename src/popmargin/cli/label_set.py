@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from popmargin.cli.change_store import change_store
 from popmargin.cli.gold_options import lease_seconds, read_gold
 from popmargin.cli.store_options import add_store_arguments, user
 from popmargin.data.column_names import column_names
 from popmargin.errors import ConfigError, counted
-from popmargin.label.store.address import open_store
 
 _SHOWN = 60
 _WEBHOOK = ("url", "private", "waiting", "attempts", "error", "given_up")
@@ -79,7 +79,7 @@ def _set(args: argparse.Namespace) -> int:
         settings.setdefault("passing", None)  # a share of nothing
     if args.webhook_private and args.webhook is None:
         raise ConfigError("--webhook-private says which addresses --webhook may have: give both.")
-    with open_store(args.db) as store:
+    with change_store(args.db) as store:
         project = store.project(args.project)
         if args.webhook is not None:
             made = store.webhooks.set(project.id, args.webhook, private=args.webhook_private)

@@ -1,6 +1,7 @@
 """Descriptions of configuration fields, from their type, their default and their class's docstring."""
 
 import dataclasses
+import functools
 import inspect
 import json
 import re
@@ -124,6 +125,12 @@ def descriptions(kind: Any) -> dict[str, str]:
     return found
 
 
+@functools.cache
+def _described(kind: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """The schemas and the descriptions of a dataclass's fields by name, which nobody changes."""
+    return schema_of(kind).get("properties", {}), descriptions(kind)
+
+
 def fields_of(kind: Any, prefix: str = "") -> Iterator[Setting]:
     """The fields of a dataclass in order; sections count as fields, without their own fields.
 
@@ -131,7 +138,7 @@ def fields_of(kind: Any, prefix: str = "") -> Iterator[Setting]:
         kind: a section or a whole configuration; or the options of a component.
         prefix: of its fields' names.
     """
-    schemas, help_of = schema_of(kind).get("properties", {}), descriptions(kind)
+    schemas, help_of = _described(kind)
     for field in dataclasses.fields(kind):
         parts = (field.type, *typing.get_args(field.type))
         section = next((part for part in parts if isinstance(part, type) and dataclasses.is_dataclass(part)), None)

@@ -213,7 +213,7 @@ class Collector:
         found = list(self._found)
         nested = self._reader.nested
         try:
-            if known != len(found):
+            if known != len(found) or self._format is None:  # rows may have no column at all
                 rows = batch.read()
                 candidates, nested = self._resolve(rows, found)
                 if self._format is None:

@@ -9,7 +9,8 @@ from typing import Any
 from accelerate.utils import DistributedType
 
 from popmargin.engine.processes import give_up_gathered, is_divided
-from popmargin.errors import RunError, counted
+from popmargin.errors import RunError
+from popmargin.training.zero_checkpoint import parts_of, refuse_unconvertible
 
 
 def divides_weights(trainer: Any) -> bool:
@@ -61,19 +62,14 @@ def refuse_other_division(trainer: Any, checkpoint: Path) -> None:
     Raises:
         RunError: it was not, and optimizer states cannot move; with the remedy.
     """
-    parts = len(list(checkpoint.glob("global_step*/*zero_pp_rank_*_optim_states.pt")))
-    written = "DeepSpeed" if parts else "FSDP" if any(checkpoint.glob("*_fsdp*")) else "whole weights"
+    written = "DeepSpeed" if parts_of(checkpoint) else "FSDP" if any(checkpoint.glob("*_fsdp*")) else "whole weights"
     now = "DeepSpeed" if trainer.is_deepspeed_enabled else "FSDP" if trainer.is_fsdp_enabled else "whole weights"
     if written != now:
         raise RunError(
             f"{checkpoint} was written by a training with {written}, and this one is with {now}, which reads other "
             "optimizer states. Go on as it began, or train from the start."
         )
-    if parts not in (0, trainer.args.world_size):
-        raise RunError(
-            f"{checkpoint} is in parts of {counted(parts, 'process', 'processes')}, and DeepSpeed cannot give them to "
-            f"{trainer.args.world_size}. Go on with {parts}; FSDP2 goes on with any number."
-        )
+    refuse_unconvertible(trainer, checkpoint)
 
 
 @contextlib.contextmanager

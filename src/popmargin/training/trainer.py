@@ -31,6 +31,7 @@ from popmargin.training.loss import Loss
 from popmargin.training.step_metrics import MeanMetrics, RowValues, finish_means
 from popmargin.training.stopping import Stopping
 from popmargin.training.watch import Watch, watchers_of
+from popmargin.training.zero_checkpoint import is_for_others, load_for_others
 from popmargin.user_code import running
 
 _LOG = logging.getLogger(__name__)
@@ -99,9 +100,20 @@ class PreferenceTrainer(CheckpointingTrainer):
         self._checks: list[Checked] = []
         self.write = write
 
-    def _prepare_for_training(self, *args: Any, **values: Any) -> Any:
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
+    ) -> tuple[Any, Any]:
+        checkpoint = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        moved = checkpoint is not None and is_for_others(self, checkpoint)
         with prepared_once(self):
-            return super()._prepare_for_training(*args, **values)
+            prepared = super()._prepare_for_training(
+                max_steps, train_dataloader, None if moved else resume_from_checkpoint
+            )
+        if checkpoint is not None and moved:  # all of it that transformers would load here
+            load_for_others(self, self.model_wrapped, checkpoint)
+            self._load_optimizer_and_scheduler(str(checkpoint))
+            self._load_scaler(str(checkpoint))
+        return prepared
 
     # -- data order ------------------------------------------------------------------------------------------------
 

@@ -68,6 +68,45 @@ def test_a_lead_does_everything_over_http(site: Site) -> None:
     assert lead.delete(f"{place}/annotators/{people['anna']['id']}").json()["name"] == "person 1"
 
 
+def test_known_answers_judges_and_webhooks_over_http(site: Site) -> None:
+    lead, place = client_of(site), f"/api/lead/projects/{site.project.id}"
+    numbers = [one["item"] for one in lead.get(f"{place}/items?limit=3").json()]
+    rest = [one["item"] for one in lead.get(f"{place}/items?after={numbers[-1]}").json()]
+    assert len(numbers) == 3 and len(numbers + rest) == 6 and sorted(numbers + rest) == numbers + rest
+    known = {"answers": [{"item": numbers[0], "answer": "first"}, {"item": numbers[1], "answer": "tie"}]}
+    assert lead.patch(f"{place}/gold", json=known).json() == {"new": 2, "changed": 0, "removed": 0}
+    known["answers"][1]["answer"] = None
+    assert lead.patch(f"{place}/gold", json=known).json() == {"new": 0, "changed": 0, "removed": 1}
+    (gold,) = lead.get(f"{place}/items?gold=true").json()
+    assert (gold["item"], gold["gold"]) == (numbers[0], "first")
+    assert lead.get(place).json()["changes"][-1]["who"] == "token lead"
+    made = lead.put(f"{place}/webhook", json={"url": "https://example.org/hook"}).json()
+    assert made["secret"] == site.store.webhooks.of(site.project.id).secret and not made["private"]
+    labels = [
+        {"item": number, "verdict": "first", "request": f"request-{number}", "confidence": 0.9} for number in numbers
+    ]
+    new = {"name": "mine", "labels": labels}
+    assert (
+        lead.post(f"{place}/judges", json={"name": "other", "labels": [labels[0] | {"item": 10**9}]}).status_code == 409
+    )
+    assert [lead.post(f"{place}/judges", json=new).json()["stored"] for _ in range(2)] == [3, 0]
+    (judge,) = lead.get(f"{place}/judges").json()  # the refused one was not added
+    assert (judge["name"], judge["labels"], judge["calibration"]) == ("mine", 3, [])
+    person, token = site.add("anna")
+    client = site.client(headers={"Authorization": f"Bearer {token}"})
+    task = client.get("/api/next").json()["task"]
+    client.post("/api/labels", json={"assignment": task["assignment"], "choice": "left", "request": "request-1"})
+    (judge,) = lead.get(f"{place}/judges").json()
+    assert [one["items"] for one in judge["calibration"]] in ([], [1])
+    taken = lead.post(f"{place}/judges", json=new | {"name": person.name})
+    assert taken.status_code == 409 and "not a judge" in taken.json()["error"]
+    waiting = lead.get(f"{place}/webhook").json()["waiting"]
+    assert waiting >= 4  # the judge's labels, anna's, and an item that this may finish
+    assert (
+        lead.delete(f"{place}/webhook").json() == {"dropped": waiting} and lead.get(f"{place}/webhook").json() is None
+    )
+
+
 def test_who_may_do_what(site: Site) -> None:
     lead, reader = client_of(site), client_of(site, "read")
     place = f"/api/lead/projects/{site.project.id}"
@@ -95,7 +134,7 @@ def test_who_may_do_what(site: Site) -> None:
         ("PATCH", "/projects/1", {"overlapp": 2}, 422, "overlapp"),
         ("PATCH", "/projects/1/annotators/7", {"active": False}, 404, "no annotator 7"),
         ("GET", "/projects/1/report?without=zoe", None, 409, "zoe"),
-        ("GET", "/projects/1/export/edges.jsonl", None, 422, "parquet"),
+        ("GET", "/projects/1/export/edges.jsonl", None, 409, "parquet"),
         ("GET", "/projects/1/export/edges.exe", None, 422, "suffix"),
     ],
 )

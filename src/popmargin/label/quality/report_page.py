@@ -77,15 +77,16 @@ def write_label_report(quality: Quality, path: str | Path, title: str) -> Path:
 
 def quality_json(quality: Quality) -> dict[str, Any]:
     """The same numbers as JSON values; null for unknown numbers, and no p-values, since nothing is tested."""
-    return _json(asdict(quality))
+    return plain_json(asdict(quality))
 
 
-def _json(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
+    """Numbers of the report as JSON values."""
     if isinstance(value, dict):
         shown = value.keys() - ({"p"} if value.keys() >= {"estimate", "low", "high"} else set())
-        return {name: _json(one) for name, one in value.items() if name in shown}
+        return {name: plain_json(one) for name, one in value.items() if name in shown}
     if isinstance(value, list | tuple):
-        return [_json(one) for one in value]
+        return [plain_json(one) for one in value]
     if isinstance(value, datetime):
         return value.isoformat()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,6 +15,7 @@ from popmargin.label.store import assign, items, offers
 from popmargin.label.store.answers import clean
 from popmargin.label.store.changes import log_change
 from popmargin.label.store.criteria import load_criteria
+from popmargin.label.store.project_events import note_annotator
 from popmargin.label.store.records import ANNOTATOR_KINDS, Annotator, Project
 from popmargin.label.store.shown_columns import load_names
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, project, project_change
@@ -83,7 +84,7 @@ def set_active(connection: Connection, number: int, active: bool, now: datetime)
         DataError: there is no such annotator.
     """
     row = connection.execute(select(annotator).where(annotator.c.id == number)).one_or_none()
-    _change(connection, number, {"active": active} | ({"discarded": False} if active else {}))
+    _change(connection, number, {"active": active} | ({"discarded": False} if active else {}), now)
     if active and row is not None and row.discarded and row.kind == "person":
         answered = (
             select(assignment.c.id, assignment.c.item)
@@ -120,7 +121,7 @@ def discard(connection: Connection, number: int, now: datetime) -> int:
         DataError: there is no such annotator.
     """
     set_active(connection, number, False, now)
-    _change(connection, number, {"discarded": True})
+    _change(connection, number, {"discarded": True}, now)
     held = (assignment.c.annotator == number) & (assignment.c.state == "done") & assignment.c.takes_place
     theirs = select(assignment.c.item).where(held)
     connection.execute(
@@ -150,16 +151,16 @@ def acknowledge(connection: Connection, number: int, version: int) -> None:
     _change(connection, number, {"guidelines_seen": version})
 
 
-def let_in(connection: Connection, number: int) -> None:
+def let_in(connection: Connection, number: int, now: datetime) -> None:
     """Let an annotator go on who got too few training items right.
 
     Raises:
         DataError: there is no such annotator.
     """
-    _change(connection, number, {"held": False})
+    _change(connection, number, {"held": False}, now)
 
 
-def set_quota(connection: Connection, number: int, quota: int | None) -> None:
+def set_quota(connection: Connection, number: int, quota: int | None, now: datetime) -> None:
     """Ask an annotator for this many answers in all, or without a limit.
 
     Raises:
@@ -168,17 +169,17 @@ def set_quota(connection: Connection, number: int, quota: int | None) -> None:
     """
     if quota is not None and not 0 <= quota < 2**31:
         raise ConfigError(f"A quota of {quota} answers: give a number from 0, or none for no limit.")
-    _change(connection, number, {"quota": quota})
+    _change(connection, number, {"quota": quota}, now)
 
 
-def set_lead(connection: Connection, number: int, lead: bool) -> None:
+def set_lead(connection: Connection, number: int, lead: bool, now: datetime) -> None:
     """Let a person see the admin pages of their project, or not any more.
 
     Raises:
         DataError: there is no such annotator, or it is a model.
     """
     _refuse_model(connection, number, "lead a project")
-    _change(connection, number, {"lead": lead})
+    _change(connection, number, {"lead": lead}, now)
 
 
 def set_weight(connection: Connection, number: int, weight: float, who: str, now: datetime) -> None:
@@ -194,7 +195,7 @@ def set_weight(connection: Connection, number: int, weight: float, who: str, now
             "discarded."
         )
     row = connection.execute(select(annotator).where(annotator.c.id == number)).one_or_none()
-    _change(connection, number, {"weight": None if weight == 1 else weight})
+    _change(connection, number, {"weight": None if weight == 1 else weight}, now)
     before = 1.0 if row is None or row.weight is None else row.weight
     if row is not None and before != weight:
         log_change(connection, row.project, who, f"weight of {row.name}"[:40], f"{before:g}", f"{weight:g}", now)
@@ -213,7 +214,7 @@ def set_adjudicator(connection: Connection, number: int, adjudicator: bool, now:
         DataError: there is no such annotator, or it is a model.
     """
     _refuse_model(connection, number, "adjudicate")
-    _change(connection, number, {"adjudicator": adjudicator})
+    _change(connection, number, {"adjudicator": adjudicator}, now)
     _return_open(connection, number, now)
     if adjudicator:
         offers.take_back(connection, number, None)
@@ -239,6 +240,7 @@ def forget(connection: Connection, number: int, now: datetime) -> str:
     connection.execute(update(label).where(label.c.annotator == number).values(note=""))
     theirs = (project_change.c.project == row.project) & (project_change.c.who == row.name)
     connection.execute(update(project_change).where(theirs).values(who=pseudonym))
+    note_annotator(connection, row, now, forgotten=True)
     return pseudonym
 
 
@@ -297,10 +299,16 @@ def project_of(row: Any) -> Project:
     return Project(**values)
 
 
-def _change(connection: Connection, number: int, values: dict[str, Any]) -> None:
+def _change(connection: Connection, number: int, values: dict[str, Any], now: datetime | None = None) -> None:
+    """Change a row of the table of annotators; with a time, whoever watches the project is told what is different."""
+    before = None
+    if now is not None:
+        before = connection.execute(select(annotator).where(annotator.c.id == number)).one_or_none()
     changed = connection.execute(update(annotator).where(annotator.c.id == number).values(**values))
     if changed.rowcount != 1:
         raise DataError(f"There is no annotator {number}.")
+    if before is not None and now is not None:
+        note_annotator(connection, before, now)
 
 
 def digest_of(token: str) -> str:

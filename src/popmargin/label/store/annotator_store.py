@@ -33,6 +33,10 @@ class AnnotatorStore:
         self.api_tokens = ApiTokens(database, self._clock)
         self.webhooks = Webhooks(database, self._clock)
 
+    def now(self) -> datetime:
+        """The time, by the store's clock."""
+        return self._clock()
+
     def add_annotator(self, project: int, name: str, *, kind: AnnotatorKind = "person") -> tuple[Annotator, str]:
         """A new annotator and their token, which is not stored: only its SHA-256 is.
 
@@ -105,7 +109,7 @@ class AnnotatorStore:
             ConfigError: the number is below 0.
             DataError: there is no such annotator.
         """
-        self._database.write(lambda connection: access.set_quota(connection, annotator, quota))
+        self._database.write(lambda connection: access.set_quota(connection, annotator, quota, self._clock()))
 
     def set_lead(self, annotator: int, lead: bool) -> None:
         """Let a person see the admin pages of their project with their own link, or not any more.
@@ -113,7 +117,7 @@ class AnnotatorStore:
         Raises:
             DataError: there is no such annotator, or it is a model.
         """
-        self._database.write(lambda connection: access.set_lead(connection, annotator, lead))
+        self._database.write(lambda connection: access.set_lead(connection, annotator, lead, self._clock()))
 
     def set_weight(self, annotator: int, weight: float, *, who: str = "") -> None:
         """Let each label of an annotator count so much wherever something is made of labels; it is logged.
@@ -185,7 +189,7 @@ class AnnotatorStore:
         Raises:
             DataError: there is no such annotator.
         """
-        self._database.write(lambda connection: access.let_in(connection, annotator))
+        self._database.write(lambda connection: access.let_in(connection, annotator, self._clock()))
 
     def trained(self, project: int) -> dict[int, Trained]:
         """Annotator -> how they did in training, for those who have got training items."""

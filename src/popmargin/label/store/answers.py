@@ -26,6 +26,7 @@ from popmargin.label.store.assign import (
 )
 from popmargin.label.store.criteria import check_verdicts, dump_verdicts, load_criteria, load_verdicts
 from popmargin.label.store.database import Database
+from popmargin.label.store.project_events import note_labels
 from popmargin.label.store.ranked_items import check_order
 from popmargin.label.store.records import SWAPS, WRONGS, Label, Wrong
 from popmargin.label.store.sql_tables import annotator, assignment, item, label
@@ -251,6 +252,7 @@ def _add_revision(connection: Connection, given: Any, values: Mapping[str, Any],
         .where(assignment.c.id == given.id)
         .values(state=state, revision=revision, expires_at=None, changed_at=now)
     )
+    note_labels(connection, given.annotator, [stored.request], now)
     return label_of(stored)
 
 
@@ -363,6 +365,7 @@ def record_many(
         .where(annotator.c.id == who)
         .values(done=annotator.c.done + len(new) + reopened, number=person.number + len(new))
     )
+    note_labels(connection, who, [row["request"] for row in fresh], now)
     return len(fresh)
 
 

@@ -13,6 +13,7 @@ from popmargin.data.questions import Verdict, golds_of
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.changes import log_change
 from popmargin.label.store.items import EVERYBODY, check_settings, first_kind
+from popmargin.label.store.project_events import note
 from popmargin.label.store.records import STATES
 from popmargin.label.store.shown_columns import check_shown, dump_names, stored_names
 from popmargin.label.store.sql_tables import annotator, assignment, item, project
@@ -66,6 +67,7 @@ def change_settings(connection: Connection, found: Any, values: Mapping[str, Any
         )
     for name, value in new.items():
         log_change(connection, found.id, who, name, before[name], value, now)
+        note(connection, found.id, "project.changed", {"setting": name}, now)
     if new:
         connection.execute(update(project).where(project.c.id == found.id).values(**new))
     if new.get("passing", 0) is None:  # nobody has to pass any more
@@ -139,6 +141,7 @@ def set_gold(
     if any(counts.values()):
         said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         log_change(connection, found.id, who, "gold", counted(found.gold_items, "item"), said, now)
+        note(connection, found.id, "project.changed", {"setting": "gold"}, now)
         _search_again(connection, found.id)
     return counts
 

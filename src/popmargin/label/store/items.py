@@ -2,11 +2,10 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 from sqlalchemy import Connection, select, update
 
 from popmargin.data.questions import KINDS, RATINGS, SIDES, Kind, PreferenceText, Side, Verdict, golds_of
@@ -16,7 +15,7 @@ from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.chained_tasks import run_links
 from popmargin.label.store.database import CHUNK, Database
 from popmargin.label.store.ranked_items import check_rankings
-from popmargin.label.store.sql_tables import annotator, assignment, item, preference, project
+from popmargin.label.store.sql_tables import annotator, item, preference, project
 
 WORDING_CHARACTERS = 60
 STORED = tuple(name for name in COLUMNS if name != "cluster")
@@ -31,19 +30,6 @@ RANGES = {
     "training": (1, 1_000_000),
 }
 """Smallest and largest project settings that the database's columns and times can hold."""
-
-ITEM_SCHEMA = pa.schema(
-    [
-        pa.field("item", pa.int64()),
-        pa.field("kind", pa.string()),
-        pa.field("first", pa.string()),
-        pa.field("second", pa.string()),
-        pa.field("gold", pa.string()),
-        pa.field("response", pa.string()),
-        pa.field("others", pa.string()),
-    ]
-)
-"""`others` are the ids of the preferences after the first of a ranking, as a JSON list; null in other kinds."""
 
 
 def check_settings(
@@ -273,50 +259,6 @@ def _rows_of(known: dict[str, int], keys: Sequence[str], column: str, name: str)
             f"({counted(len(missing), 'such row')}). Import the preferences first, with the same ids."
         )
     return [known[key] for key in keys]
-
-
-def item_batches(database: Database, number: int, unlabelled_by: int | None) -> Iterator[Any]:
-    """Items of a project in the order they were added, each batch read in a transaction of its own."""
-    one, other = preference.alias("one"), preference.alias("other")
-    last = 0
-    while True:
-        query = (
-            select(
-                item.c.id,
-                item.c.kind,
-                one.c.key.label("first"),
-                other.c.key.label("second"),
-                item.c.gold,
-                item.c.response,
-                item.c.others,
-            )
-            .join_from(item, one, one.c.id == item.c.first)
-            .outerjoin(other, other.c.id == item.c.second)
-            .where(item.c.project == number, item.c.id > last)
-            .order_by(item.c.id)
-            .limit(CHUNK)
-        )
-        if unlabelled_by is not None:
-            done = (
-                select(assignment.c.id)
-                .where(
-                    assignment.c.annotator == unlabelled_by,
-                    assignment.c.item == item.c.id,
-                    assignment.c.state == "done",
-                )
-                .exists()
-            )
-            query = query.where(~done)
-        with database.read() as connection:
-            rows = connection.execute(query).all()
-        if not rows:
-            return
-        columns = [
-            pa.array(list(column), field.type)
-            for column, field in zip(zip(*rows, strict=True), ITEM_SCHEMA, strict=True)
-        ]
-        yield pa.RecordBatch.from_arrays(columns, schema=ITEM_SCHEMA)
-        last = rows[-1].id
 
 
 def first_kind(connection: Connection, number: int) -> Kind | None:

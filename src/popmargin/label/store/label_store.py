@@ -8,22 +8,25 @@ from sqlalchemy import Connection, func, select
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.data.schema import Preferences, holds_images
+from popmargin.errors import DataError
 from popmargin.label.store import (
     access,
     answers,
     assign,
     image_rows,
+    item_list,
     items,
     outside_answers,
     queries,
     sql_tables,
-    webhooks,
 )
 from popmargin.label.store.browse import BrowsedItem, BrowsedPage, ItemState, browse, load_items
 from popmargin.label.store.database import Database
+from popmargin.label.store.project_events import note
 from popmargin.label.store.project_store import ProjectStore
 from popmargin.label.store.records import (
     Adjudication,
+    Annotator,
     Assignment,
     Label,
     Progress,
@@ -120,11 +123,15 @@ class LabelStore(ProjectStore):
             ConfigError: an unknown kind, or an overlap out of range.
         """
         database = self._database
-        return database.write(
-            lambda c: items.add_items(
-                database, c, project, kind, first, second, gold, overlap, response, chained, others
+
+        def add(connection: Connection) -> int:
+            count = items.add_items(
+                database, connection, project, kind, first, second, gold, overlap, response, chained, others
             )
-        )
+            note(connection, project, "project.changed", {"setting": "items"}, self._clock())
+            return count
+
+        return database.write(add)
 
     def append(
         self,
@@ -148,6 +155,7 @@ class LabelStore(ProjectStore):
         def add(connection: Connection) -> None:
             items.import_preferences(database, connection, project, preferences)
             items.add_items(database, connection, project, kind, first, second, None, None, response, chained, others)
+            note(connection, project, "project.changed", {"setting": "items"}, self._clock())
 
         database.write(add)
 
@@ -159,8 +167,8 @@ class LabelStore(ProjectStore):
                 self._database.write(lambda c, images=images: image_rows.add_images(c, project, images))
 
     def items(self, project: int, *, unlabelled_by: int | None = None) -> Iterator[Any]:
-        """Items in Arrow batches of `items.ITEM_SCHEMA`; optionally only those an annotator has not labelled."""
-        return items.item_batches(self._database, project, unlabelled_by)
+        """Items in Arrow batches of `item_list.ITEM_SCHEMA`; optionally only those an annotator has not labelled."""
+        return item_list.item_batches(self._database, project, unlabelled_by)
 
     def first_kind(self, project: int) -> Kind | None:
         """The kind of a project's first item; None before there are any."""
@@ -277,10 +285,7 @@ class LabelStore(ProjectStore):
         )  # fmt: skip
 
         def save(connection: Connection) -> Label:
-            now, newest = self._clock(), webhooks.newest_if_watched(connection, annotator)
-            label = answers.record(connection, annotator, assignment, answer, now, seen=seen)
-            webhooks.note_label(connection, newest, label, now)
-            return label
+            return answers.record(connection, annotator, assignment, answer, self._clock(), seen=seen)
 
         return self._database.write(save)
 
@@ -300,14 +305,8 @@ class LabelStore(ProjectStore):
         """
 
         def withdraw(connection: Connection) -> Assignment | None:
-            now, newest = self._clock(), webhooks.newest_if_watched(connection, annotator)
-            found = answers.undo(connection, annotator, now)
-            if found is None:
-                return None
-            opened = queries.load_assignments(connection, annotator, [found])[0]
-            if opened.label is not None:
-                webhooks.note_label(connection, newest, opened.label, now)
-            return opened
+            found = answers.undo(connection, annotator, self._clock())
+            return None if found is None else queries.load_assignments(connection, annotator, [found])[0]
 
         return self._database.write(withdraw)
 
@@ -366,6 +365,25 @@ class LabelStore(ProjectStore):
                 lambda c, part=part: answers.record_many(database, c, annotator, part, self._clock())
             )
         return stored
+
+    def record_judge(self, project: int, name: str, verdicts: Any) -> tuple[Annotator, int]:
+        """Store a judge's answers as `record_many` does, all or none; a new name is added.
+
+        Raises:
+            DataError: the name is not that of a judge, or as of `record_many`.
+        """
+        rows = answers.answer_rows(verdicts)
+
+        def save(connection: Connection) -> tuple[Annotator, int]:
+            items.lock_project(connection, project)
+            now = self._clock()
+            known = {found.name: found for found in access.annotators(connection, project)}
+            who = known.get(name) or access.add_annotator(connection, project, name, "judge", now)[0]
+            if who.kind != "judge":
+                raise DataError(f"'{name}' is a {who.kind} in this project, not a judge. Choose another name.")
+            return who, answers.record_many(self._database, connection, who.id, rows, now)
+
+        return self._database.write(save)
 
     def record_outside(
         self, project: int, name: str, rows: Sequence[outside_answers.OutsideAnswer]

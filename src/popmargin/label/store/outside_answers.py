@@ -13,6 +13,7 @@ from popmargin.label.store import access, items
 from popmargin.label.store.answers import Answer
 from popmargin.label.store.assign import shown
 from popmargin.label.store.database import Database
+from popmargin.label.store.project_events import note_labels
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, project
 
 _COLUMNS = ("swap_pairs", "swap_first", "swap_second")
@@ -134,6 +135,7 @@ def record_outside(
         .where(annotator.c.id == who)
         .values(done=annotator.c.done + len(fresh), number=person.number + len(new))
     )
+    note_labels(connection, who, [row.answer.request for row in fresh], now)
     return [stands.get(row.item) for row in rows]
 
 

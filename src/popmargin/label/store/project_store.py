@@ -8,16 +8,17 @@ from sqlalchemy.exc import IntegrityError
 
 from popmargin.data.questions import Verdict
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
-from popmargin.label.store import change_settings, items, sql_tables
+from popmargin.label.store import change_settings, item_list, items, sql_tables
 from popmargin.label.store.access import clean_name, project_of
 from popmargin.label.store.annotator_store import AnnotatorStore
 from popmargin.label.store.answers import clean
 from popmargin.label.store.changes import changes, log_change
 from popmargin.label.store.criteria import dump_criteria
 from popmargin.label.store.missing_log import missing_part
+from popmargin.label.store.project_events import note
+from popmargin.label.store.ranked_items import load_others
 from popmargin.label.store.records import Change, Criterion, Project
 from popmargin.label.store.shown_columns import dump_names
-from popmargin.label.store.webhooks import note
 
 
 class ProjectStore(AnnotatorStore):
@@ -197,6 +198,21 @@ class ProjectStore(AnnotatorStore):
         return self._database.write(
             lambda c: change_settings.set_gold(c, items.lock_project(c, project), answers, who, self._clock())
         )
+
+    def item_page(self, project: int, *, after: int = 0, limit: int = 100, gold: bool = False) -> list[dict[str, Any]]:
+        """Some items in the order they were added: item, kind, first, second, gold, response and others.
+
+        `others` are the ids of a ranking's preferences after the first.
+
+        Args:
+            project: id of the project.
+            after: the last item of the page before.
+            limit: how many at most.
+            gold: only those with a known answer.
+        """
+        with self._database.read() as connection:
+            rows = item_list.item_page(connection, project, after, limit, gold=gold)
+        return [{**row, "others": load_others(row["others"])} for row in rows]
 
     def guidelines(self, project: int, version: int) -> str:
         """The guidelines of a project as they were in a version, from 1.

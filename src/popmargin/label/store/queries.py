@@ -13,7 +13,8 @@ from popmargin.label.store.answers import label_of
 from popmargin.label.store.assign import leased
 from popmargin.label.store.disputes import count_disputed, settled
 from popmargin.label.store.image_rows import known_images
-from popmargin.label.store.items import active_people, preference_text
+from popmargin.label.store.items import preference_text
+from popmargin.label.store.label_counts import label_counts
 from popmargin.label.store.offers import places_of_others
 from popmargin.label.store.ranked_items import load_others, shown_order, with_others
 from popmargin.label.store.records import SWAPS, Adjudication, Assignment, Progress, Shown, State
@@ -178,29 +179,20 @@ def history(
 
 def progress(connection: Connection, number: int, who: int | None) -> Progress:
     """Read from counters, so it takes no longer for a million items."""
-    found = connection.execute(select(project).where(project.c.id == number)).one_or_none()
-    if found is None:
-        raise DataError(f"There is no project {number}.")
-    people = connection.execute(
-        select(func.sum(annotator.c.done - annotator.c.repeats_done)).where(
-            annotator.c.project == number, annotator.c.kind == "person", annotator.c.discarded.is_not(True)
-        )
-    )
-    done = int(people.scalar() or 0)
-    wanted = found.wanted + found.gold_items * active_people(connection, number)
+    items, done, wanted = label_counts(connection, number)
     open_now = leased(connection, number)
     own = (0, 0, 0, 0)
     if who is not None:
         own = _own(connection, who)
     answered, repeated, skipped, own_open = own
     others, given = (0, 0) if who is None else places_of_others(connection, number, who)
-    left = min(found.items - (answered - repeated), max(wanted - done - open_now + own_open - others, 0))
+    left = min(items - (answered - repeated), max(wanted - done - open_now + own_open - others, 0))
     if _is_adjudicator(connection, who):
         left = own_open + count_disputed(connection, number)
     quota = connection.execute(select(annotator.c.quota).where(annotator.c.id == who)).scalar()
     left = left if quota is None else min(left, max(quota - answered, 0))
     return Progress(
-        items=found.items,
+        items=items,
         labels_wanted=wanted,
         labels_done=done,
         leased=open_now,

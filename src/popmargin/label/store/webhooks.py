@@ -1,21 +1,18 @@
 """Webhooks: the events of a project, kept in the store until they are delivered, in order."""
 
-import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, delete, exists, func, select, update
 
 from popmargin.errors import ConfigError
-from popmargin.label.store import items, queries
+from popmargin.label.store import items
 from popmargin.label.store.database import Database
-from popmargin.label.store.records import Event, Label, Webhook
-from popmargin.label.store.sql_tables import annotator, assignment, item, label, project, webhook, webhook_event
+from popmargin.label.store.records import Event, Webhook
+from popmargin.label.store.sql_tables import webhook, webhook_event
 
-EVENTS = ("label.saved", "item.finished", "project.done", "guidelines.changed")
 LEASE = timedelta(minutes=2)
 """A process that delivers has the webhook to itself for so long; one that ends leaves it to others then."""
 PATIENCE = timedelta(days=3)
@@ -82,6 +79,13 @@ class Webhooks:
                 connection.execute(select(webhook.c.id).where(webhook.c.due_at <= self._clock(), waits)).scalars()
             )
 
+    def waiting(self) -> list[Webhook]:
+        """The webhooks for which something waits, also what may not be sent yet."""
+        with self._database.read() as connection:
+            numbers = connection.execute(select(webhook.c.project).order_by(webhook.c.id)).scalars().all()
+            found = [_of(connection, number) for number in numbers]
+        return [one for one in found if one is not None and one.waiting]
+
     def take(self, number: int, most: int) -> tuple[Webhook, list[Event]] | None:
         """The next events of a webhook, for this process alone until `LEASE` is over; None if another one has it.
 
@@ -144,70 +148,6 @@ def check_url(url: str) -> None:
             f"The webhook '{url}' is no address to send to: give https://HOST/PATH, or http:// in your own network, "
             "without a user name."
         )
-
-
-def note_label(connection: Connection, newest: int | None, saved: Label, now: datetime) -> None:
-    """Queue the events of an answer: that it was saved, and what it finished.
-
-    Args:
-        connection: of the transaction that saved it.
-        newest: the newest label before it, as `newest_if_watched`; None if nobody watches.
-        saved: the label; one that was there before is no event.
-        now: the time.
-    """
-    if newest is None or saved.id <= newest:
-        return
-    row = connection.execute(
-        select(
-            assignment.c.project, assignment.c.item, assignment.c.annotator, assignment.c.adjudicates,
-            assignment.c.is_repeat, item.c.kind, item.c.overlap, item.c.gold,
-        )
-        .join_from(assignment, item, item.c.id == assignment.c.item)
-        .where(assignment.c.id == saved.assignment)
-    ).one()  # fmt: skip
-    about = {"item": row.item, "kind": row.kind}
-    said = {
-        "label": saved.id, "assignment": saved.assignment, "annotator": row.annotator, "revision": saved.revision,
-        "verdict": saved.verdict, "wrong": saved.wrong, "confidence": saved.confidence, "grade": saved.grade,
-        "seconds": saved.seconds, "guidelines_version": saved.guidelines_version, "repeat": row.is_repeat,
-        "adjudicates": bool(row.adjudicates),
-    }  # fmt: skip
-    note(connection, row.project, "label.saved", about | said, now)
-    earlier = (label.c.assignment == saved.assignment) & (label.c.revision == saved.revision - 1)
-    before = connection.execute(select(label.c.verdict).where(earlier)).scalar()
-    if saved.verdict is None or before is not None or row.is_repeat or row.adjudicates:
-        return
-    held = (assignment.c.item == row.item) & (assignment.c.state == "done") & assignment.c.takes_place
-    labels = connection.execute(select(func.count()).select_from(assignment).where(held)).scalar_one()
-    if row.gold is None and labels == row.overlap:
-        note(connection, row.project, "item.finished", about | {"labels": labels}, now)
-    progress = queries.progress(connection, row.project, None)
-    if progress.labels_done >= progress.labels_wanted:
-        counts = {"labels_done": progress.labels_done, "labels_wanted": progress.labels_wanted}
-        note(connection, row.project, "project.done", {"items": progress.items} | counts, now)
-
-
-def newest_if_watched(connection: Connection, number: int) -> int | None:
-    """Number of the newest label, 0 without one; None if the project of this annotator has no webhook."""
-    watched = connection.execute(
-        select(webhook.c.id).join_from(webhook, annotator, annotator.c.project == webhook.c.project)
-        .where(annotator.c.id == number)
-    ).scalar()  # fmt: skip
-    return None if watched is None else connection.execute(select(func.max(label.c.id))).scalar() or 0
-
-
-def note(connection: Connection, number: int, event: str, values: Mapping[str, Any], now: datetime) -> None:
-    """Queue an event of a project, if anybody watches it."""
-    found = connection.execute(select(webhook.c.id).where(webhook.c.project == number)).scalar()
-    if found is None:
-        return
-    name = connection.execute(select(project.c.name).where(project.c.id == number)).scalar()
-    body = {"event": event, "project": {"id": number, "name": name}, "at": now.isoformat(), **values}
-    connection.execute(
-        webhook_event.insert().values(
-            webhook=found, event=event, body=json.dumps(body, ensure_ascii=False), created_at=now
-        )
-    )
 
 
 def _of(connection: Connection, number: int) -> Webhook | None:

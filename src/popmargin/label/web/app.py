@@ -20,6 +20,9 @@ from popmargin.label.web import (
     json_api,
     lead_api,
     lead_exports,
+    lead_items,
+    lead_judges,
+    lead_webhook,
     pages,
     queue_api,
     team_api,
@@ -62,7 +65,7 @@ def create_app(store: LabelStore, *, admin_token: str | None = None, root_path: 
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     for api in (json_api, queue_api, team_api):
         app.include_router(api.router)
-    for api in (lead_api, lead_exports):
+    for api in (lead_api, lead_items, lead_judges, lead_webhook, lead_exports):
         app.include_router(api.router, tags=["lead"])
     app.include_router(pages.router, dependencies=[Depends(check_csrf)], include_in_schema=False)
     app.include_router(admin.router, dependencies=[Depends(check_csrf)], include_in_schema=False)

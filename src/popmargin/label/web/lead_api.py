@@ -1,6 +1,6 @@
 """The lead's JSON API: projects, rows, people, settings and the report, for programs with a token of their own."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -15,6 +15,7 @@ from popmargin.label.projects.open_project import open_project
 from popmargin.label.projects.reach import out_of_reach
 from popmargin.label.quality.projects_quality import projects_quality
 from popmargin.label.quality.report_page import quality_json, reading
+from popmargin.label.store.criteria import criteria_of
 from popmargin.label.store.records import Annotator, Project, ProjectState
 from popmargin.label.web.admin import annotator_of, project_of
 from popmargin.label.web.forms import Name, RowId, Words
@@ -23,8 +24,9 @@ from popmargin.label.web.posted_rows import rows_as_preferences
 from popmargin.label.web.security import LEAD, Program
 from popmargin.label.web.view import session_of, store_of
 
-_bearer = HTTPBearer(auto_error=False, description="A token from `popmargin label token add NAME`.")
+bearer = HTTPBearer(auto_error=False, description="A token from `popmargin label token add NAME`.")
 LEAD_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Refusal, "description": "The request cannot be read."},
     401: {"model": Refusal, "description": "Missing or unknown token."},
     403: {"model": Refusal, "description": "The token may only read."},
     404: {"model": Refusal, "description": "There is no such project or annotator."},
@@ -48,11 +50,18 @@ def owner_of(request: Request) -> str:
     return f"token {session.owner.name}"
 
 
-router = APIRouter(prefix=LEAD, dependencies=[Depends(_bearer), Depends(owner_of)], responses=LEAD_ERRORS)
+router = APIRouter(prefix=LEAD, dependencies=[Depends(bearer), Depends(owner_of)], responses=LEAD_ERRORS)
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class NewCriterion(_Body):
+    """One of several questions about each task."""
+
+    name: Name
+    question: Name
 
 
 class NewProject(_Body):
@@ -72,6 +81,8 @@ class NewProject(_Body):
     guidelines: Words | None = None
     wording: str | None = None
     grades: bool | None = None
+    both_bad: bool | None = None
+    criteria: Annotated[list[NewCriterion] | None, Field(max_length=20)] = None
     drop_bad_rows: bool = False
 
 
@@ -122,11 +133,11 @@ class AnnotatorChange(_Body):
     """
 
     active: bool | None = None
-    discarded: Annotated[bool | None, Field(description="only true")] = None
+    discarded: Literal[True] | None = None
     adjudicator: bool | None = None
     quota: Annotated[int | None, Field(ge=-1)] = None
     weight: Annotated[float | None, Field(description="how much each of their labels counts, up to 1")] = None
-    held: Annotated[bool | None, Field(description="only false")] = None
+    held: Literal[False] | None = None
 
 
 @router.get("/projects")
@@ -144,6 +155,8 @@ def make_project(request: Request, new: NewProject) -> Imported:
     pairs = "best_vs_rest" if new.kind == "rating" else "best_vs_worst"
     data = rows_as_preferences(new.rows, pairs=pairs, drop_bad=new.drop_bad_rows)
     settings = new.model_dump(exclude={"name", "rows", "drop_bad_rows"})
+    if new.criteria is not None:
+        settings["criteria"] = criteria_of([(one.name, one.question) for one in new.criteria])
     said = _told(data)
     made = open_project(store, data, new.name, say=said.append, **settings)
     return Imported(project=made.id, name=made.name, said=said)
@@ -224,10 +237,8 @@ def change_annotator(request: Request, project: RowId, annotator: RowId, wanted:
     """Switch a person off or on, discard the labels, give a quota, or let them adjudicate."""
     found, store = project_of(request, project), store_of(request)
     who = annotator_of(request, found, annotator)
-    if wanted.discarded is False or wanted.held is True:
-        raise HTTPException(422, "discarded takes only true (active: true takes it back), and held only false.")
     if wanted.discarded and wanted.active:
-        raise HTTPException(422, "Labels that are discarded are those of somebody who is not active: omit active.")
+        raise HTTPException(409, "Labels that are discarded are those of somebody who is not active: omit active.")
     if wanted.active is not None:
         store.set_active(who.id, wanted.active)
     if wanted.discarded:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
-from fastapi.security import HTTPBearer
 
 from popmargin.label.export.label_files import save_labels
 from popmargin.label.export.pop_edges import pop_edges
@@ -13,12 +12,11 @@ from popmargin.label.export.rated_responses import rated_responses
 from popmargin.label.store.records import Adjudication
 from popmargin.label.web.admin import download, project_of
 from popmargin.label.web.forms import RowId
-from popmargin.label.web.lead_api import LEAD_ERRORS, owner_of
+from popmargin.label.web.lead_api import LEAD_ERRORS, bearer, owner_of
 from popmargin.label.web.security import LEAD
 from popmargin.label.web.view import store_of
 
-_bearer = HTTPBearer(auto_error=False, description="A token from `popmargin label token add NAME`.")
-router = APIRouter(prefix=LEAD, dependencies=[Depends(_bearer), Depends(owner_of)], responses=LEAD_ERRORS)
+router = APIRouter(prefix=LEAD, dependencies=[Depends(bearer), Depends(owner_of)], responses=LEAD_ERRORS)
 _TYPES = {"parquet": "application/vnd.apache.parquet", "jsonl": "application/x-ndjson", "csv": "text/csv"}
 _FILE: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in _TYPES.values()}}}
 
@@ -39,7 +37,7 @@ def export(
     found, store, left = project_of(request, project), store_of(request), without or ()
     name, media = f"{kind}.{suffix}", _TYPES[suffix]
     if (kind, suffix) in (("edges", "jsonl"), ("preferences", "csv")):
-        raise HTTPException(422, f"{kind} are not written as .{suffix} here. Use .parquet.")
+        raise HTTPException(409, f"{kind} are not written as .{suffix} here. Use .parquet.")
     if kind == "edges":
         edges, _ = pop_edges(store, found, without=left, adjudication=adjudication)
         return download(name, media, edges.save if suffix == "parquet" else lambda path: save_labels(edges.table, path))
@@ -49,7 +47,7 @@ def export(
         table, _ = rated_responses(store, found, without=left, adjudication=adjudication)
     elif kind == "history":
         if left:
-            raise HTTPException(422, "without is not for the history, which has every label. Export labels.")
+            raise HTTPException(409, "without is not for the history, which has every label. Export labels.")
         table = store.label_history(found.id)
     else:
         table = store.labels(found.id, without=left)

@@ -1,4 +1,5 @@
-"""Delivers the events of webhooks in the background, signed, in order, and again until they arrive."""
+"""Delivers the events of webhooks, in the background or at the end of a command: signed, in order, and again until
+they arrive."""
 
 import hashlib
 import hmac
@@ -65,6 +66,21 @@ class Sender:
                 _LOG.exception("webhooks: a delivery failed")
 
 
+def send_now(store: LabelStore, seconds: float) -> int:
+    """Deliver what waits until nothing is due, or this many seconds are over; returns how many events arrived."""
+    stop = threading.Event()
+    timer = threading.Timer(seconds, stop.set)
+    timer.daemon = True
+    timer.start()
+    arrived = 0
+    try:
+        while not stop.is_set() and (sent := send_due(store, stop)):
+            arrived += sent
+    finally:
+        timer.cancel()
+    return arrived
+
+
 def send_due(store: LabelStore, stop: threading.Event | None = None) -> int:
     """Deliver what waits and may be sent now; returns how many events arrived.
 
@@ -80,20 +96,21 @@ def send_due(store: LabelStore, stop: threading.Event | None = None) -> int:
         webhook, events = taken
         end = time.monotonic() + BATCH_SECONDS
         delivered, error, stuck = list[int](), "", None
-        for event in events:
-            if time.monotonic() > end or (stop is not None and stop.is_set()):
-                break
-            error = _failure(webhook, event)
-            if error:
-                stuck = event
-                break
-            delivered.append(event.id)
+        with httpx.Client(timeout=TIMEOUT, trust_env=False, follow_redirects=False) as client:
+            for event in events:
+                if time.monotonic() > end or (stop is not None and stop.is_set()):
+                    break
+                error = _failure(client, webhook, event)
+                if error:
+                    stuck = event
+                    break
+                delivered.append(event.id)
         store.webhooks.settle(webhook, delivered, error, stuck)
         arrived += len(delivered)
     return arrived
 
 
-def _failure(webhook: Webhook, event: Event) -> str:
+def _failure(client: httpx.Client, webhook: Webhook, event: Event) -> str:
     """Send one event; returns why it did not arrive, or nothing."""
     body, moment = event.body.encode(), int(time.time())
     headers = {
@@ -105,10 +122,7 @@ def _failure(webhook: Webhook, event: Event) -> str:
     }
     try:
         url, host, extensions = _checked(webhook)
-        with (
-            httpx.Client(timeout=TIMEOUT, trust_env=False, follow_redirects=False) as client,
-            client.stream("POST", url, content=body, headers=headers | host, extensions=extensions) as answer,
-        ):
+        with client.stream("POST", url, content=body, headers=headers | host, extensions=extensions) as answer:
             return "" if answer.is_success else f"it answered {answer.status_code}"
     except (httpx.HTTPError, OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
