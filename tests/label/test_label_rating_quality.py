@@ -131,7 +131,7 @@ def test_labels_of_two_projects_are_put_together_without_mixing_their_items() ->
     whole = together([one, two])
     assert len(set(whole["assignment"].to_pylist())) == 5 and len(set(whole["item"].to_pylist())) == 2
     quality = label_quality(whole)
-    assert quality.items == {"preference": 0, "pop": 1, "rating": 1} and quality.raters is not None
+    assert quality.items == {"preference": 0, "pop": 1, "rating": 1, "rank": 0} and quality.raters is not None
     assert of(quality, "Ada").consistency.estimate == 1.0
     assert [row.again for row in quality.raters.raters if row.name == "Ada"] == [2.0]
     assert together([table()]).num_rows == 0
@@ -170,7 +170,7 @@ def test_a_project_of_ratings_stands_beside_one_of_pop_labels(tmp_path: Path, ca
     words = ["label", "report", "--db", db, "--project", "pop", "--out", str(out), "--overwrite", "--with"]
     assert main([*words, f"{other}#rating" if apart else "rating", "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)
-    assert numbers["items"] == {"preference": 0, "pop": 6, "rating": 8} and numbers["rated_by_people"]
+    assert numbers["items"] == {"preference": 0, "pop": 6, "rating": 8, "rank": 0} and numbers["rated_by_people"]
     assert numbers["ratings"][0]["agreement"]["estimate"] == 1.0 and numbers["ratings"][0]["labels"] == 6
     assert numbers["pace"]["ratio"]["estimate"] == 1.5 and numbers["pace"]["strength_ratio"]["estimate"] == 0.75
     assert "How good are the labels of pop and rating?" in out.read_text(encoding="utf-8")

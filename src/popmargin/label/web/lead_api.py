@@ -71,6 +71,7 @@ class NewProject(_Body):
     rows: Rows
     kind: Kind | None = None
     scale: int | None = None
+    rank: int | None = None
     sampling: str | None = None
     k: int | None = None
     seed: int | None = None
