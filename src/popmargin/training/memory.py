@@ -4,11 +4,13 @@ import gc
 import resource
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
+from torch._C._profiler import _EventType  # pyright: ignore[reportPrivateUsage]
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.tensor import DTensor
 
@@ -40,7 +42,7 @@ def peak_megabytes() -> float:
 class TensorPeak:
     """The most bytes of tensors that are alive at once in some work on the CPU; `bytes` after it.
 
-    Counted are the tensors that Python knew before, and what PyTorch's allocator hands out and takes back.
+    Counted are the tensors that Python knew before, and what PyTorch's allocator gives and takes back in this thread.
 
     Example:
         >>> with TensorPeak() as peak:
@@ -63,12 +65,44 @@ class TensorPeak:
     ) -> None:
         self._profile.__exit__(kind, error, trace)
         profiler: Any = self._profile.profiler
-        alive = most = 0
-        for event in profiler.kineto_results.events():
-            if event.name() == "[memory]":
-                alive += event.nbytes()
-                most = max(most, alive)
-        self.bytes = self.before + most
+        self.bytes = self.before + most_alive(_allocations(profiler.kineto_results.experimental_event_tree()))
+
+
+def most_alive(allocations: Iterable[tuple[int, int]]) -> int:
+    """The most bytes alive at once, beyond what there was before.
+
+    What another thread takes back is not seen: gloo's threads do that with what they have sent. So memory that is
+    handed out again at an address has been taken back before.
+
+    Args:
+        allocations: in the order of time, the address and how many bytes were handed out; negative where taken back.
+
+    Example:
+        >>> most_alive([(1, 10), (2, 5), (1, -10), (2, 8), (3, -4)])
+        15
+    """
+    alive: dict[int, int] = {}
+    total = most = 0
+    for address, size in allocations:
+        if size > 0:
+            total += size - alive.get(address, 0)
+            alive[address] = size
+        else:
+            total -= alive.pop(address, -size)
+        most = max(most, total)
+    return most
+
+
+def _allocations(roots: Iterable[Any]) -> list[tuple[int, int]]:
+    """Address and size of each, in the order of time, from the profiler's tree of events."""
+    found: list[tuple[int, int, int]] = []
+    left = list(roots)
+    while left:
+        event = left.pop()
+        left += event.children
+        if event.tag == _EventType.Allocation:
+            found.append((event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size))
+    return [(address, size) for _, address, size in sorted(found, key=lambda each: each[0])]
 
 
 def live_bytes() -> int:
