@@ -1,7 +1,7 @@
 """Pages from templates, and formatting of numbers and times."""
 
 import functools
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 import jinja2
