@@ -29,7 +29,8 @@ OF_THE_LEAD = {"admin.html.j2", "items.html.j2", "item.html.j2", "quality.html.j
 ENGLISH = shipped("en").by_key
 TECHNICAL = {
     "action", "aria-current", "aria-hidden", "aria-live", "formnovalidate", "data-distinct", "aria-labelledby",
-    "aria-pressed", "autocomplete", "checked", "class", "content", "data-assignment", "data-draggable", "data-enlarge", "data-group", "data-guidelines", "data-images",
+    "aria-pressed", "autocomplete", "checked", "class", "content",
+    "data-assignment", "data-draggable", "data-enlarge", "data-group", "data-guidelines", "data-images",
     "data-keys", "data-kind", "data-load", "data-number", "data-pick", "data-place", "data-toggle", "data-version",
     "data-zoom", "decoding", "defer", "dir", "draggable", "for", "form", "height", "hidden", "href", "http-equiv",
     "hx-post", "hx-select", "hx-swap", "hx-target", "id", "lang", "loading", "max", "maxlength", "method", "name",
