@@ -99,7 +99,7 @@ def with_rankings(
     sizes = np.array([len(order) for order in orders])
     for size in sorted(set(sizes.tolist())):
         own = np.flatnonzero(sizes == size)
-        first, second = pairs_of(np.array([orders[number] for number in own]))
+        first, second = pairs_of(np.array([orders[number] for number in own.tolist()]))
         each = size * (size - 1) // 2
         seen = Observations(
             first=np.concatenate([seen.first, first]),

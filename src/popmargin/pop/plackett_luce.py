@@ -9,7 +9,7 @@ to the first, Q nodes.
 """
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ def choices(
         (0.167, [[0.33, 0.33, 0.5]])
     """
     size = z_RM.shape[1]
-    number = {pair: row for row, pair in enumerate(zip(*np.triu_indices(size, 1), strict=True))}
+    number = {pair: row for row, pair in enumerate(combinations(range(size), 2))}
     log_p, slope, bend = (np.zeros((len(z_RM), len(number))) for _ in range(3))
     for place in range(size - 1):
         log_share = z_RM[:, place:] - logsumexp(z_RM[:, place:], axis=1, keepdims=True)

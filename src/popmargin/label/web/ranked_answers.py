@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from popmargin.data.questions import RATINGS, numbers_of, order_of, orders_of
+from popmargin.data.questions import RATINGS, Order, numbers_of, order_of, orders_of
 from popmargin.errors import DataError, counted
 from popmargin.label.language.page_texts import ENGLISH, PageTexts, shipped
 from popmargin.label.language.sentence import Sentence
@@ -54,7 +54,7 @@ def places_said(choice: Choice | None) -> dict[str, Choice]:
     return {one.name: RATINGS[number - 1] for one, number in zip(places_of(len(numbers)), numbers, strict=False)}
 
 
-def on_screen(verdict: str, order: tuple[int, ...]) -> Choice:
+def on_screen(verdict: str, order: tuple[int, ...]) -> Order:
     """A stored order in the numbers of the screen.
 
     Args:
@@ -68,7 +68,7 @@ def on_screen(verdict: str, order: tuple[int, ...]) -> Choice:
     return order_of([order.index(number) + 1 for number in numbers_of(verdict)])
 
 
-def in_data(choice: str, order: tuple[int, ...]) -> Choice:
+def in_data(choice: str, order: tuple[int, ...]) -> Order:
     """The opposite of `on_screen`.
 
     Raises:

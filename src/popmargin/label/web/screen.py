@@ -15,7 +15,7 @@ from popmargin.errors import DataError
 from popmargin.label.store.records import Assignment, Shown, ShownImage, Wrong
 from popmargin.label.web.marked_text import common_share, render, render_pair
 from popmargin.label.web.ranked_answers import in_data, on_screen
-from popmargin.label.web.wording import GRADED, Choice, Place, grade_of, side_of
+from popmargin.label.web.wording import GRADED, Choice, Graded, Place, grade_of, side_of
 
 Shape = Literal["square", "wide", "tall"]
 
@@ -190,7 +190,7 @@ def verdict_of(choice: Choice, assignment: Assignment) -> tuple[Verdict, Wrong |
         DataError: the answer is not one of the kind's.
     """
     if assignment.kind == "rank":
-        return choice if choice == "unsure" else in_data(choice, assignment.shown.order), None
+        return "unsure" if choice == "unsure" else in_data(choice, assignment.shown.order), None
     swap = swapped(assignment.kind, assignment.shown)
     if is_order(choice):
         raise DataError(f"'{choice}' is an order of several pairs; this task asks for none.")
@@ -205,7 +205,7 @@ def verdict_of(choice: Choice, assignment: Assignment) -> tuple[Verdict, Wrong |
     if choice in GRADED:
         if assignment.kind != "preference":
             raise DataError(f"'{choice}' says how much better a response is; a task with two pairs has no grades.")
-        choice = side_of(choice)
+        choice = side_of(cast(Graded, choice))
     if choice == "left" or choice == "right":
         return ("first" if (choice == "left") != swap else "second"), None
     if assignment.kind == "preference":
@@ -255,7 +255,7 @@ def choice_for(assignment: Assignment, verdict: Verdict, wrong: Wrong | None) ->
 
 def said_grade(choice: Choice) -> int | None:
     """The grade of an answer; None if it has none."""
-    return grade_of(choice) if choice in GRADED else None
+    return grade_of(cast(Graded, choice)) if choice in GRADED else None
 
 
 def sure_of(assignment: Assignment) -> float | None:
