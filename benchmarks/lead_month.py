@@ -14,14 +14,16 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
-from lead_month_figures import Answer, figures, soft_labels
+from lead_month_figures import Answer, criteria_figures, figures, pooled, soft_labels
 from popmargin.cli.main import main as popmargin
+from popmargin.label.store.database import Database
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.web.app import create_app
 from popmargin.label.web.serve import listen, server_of
@@ -32,8 +34,10 @@ TIES = 0.06
 JUDGE = '''
 def score(prompts, completions):
     """Reads the quality of a response, with an error that depends on its text alone."""
-    return [int(text.split()[1]) + 40 * (sum(map(ord, text)) % 7 - 3) / 3 for text in completions]
+    return [int(text.split()[1]) + {error} * (sum(map(ord, text)) % {other} - {other} // 2) / 3 for text in completions]
 '''
+JUDGES = {"judge": JUDGE.format(error=40, other=7), "second": JUDGE.format(error=60, other=5)}
+"""Two models, whose errors have little to do with each other."""
 
 
 def rows_of(start: int, count: int, random: np.random.Generator) -> list[dict[str, str]]:
@@ -81,8 +85,9 @@ class Person:
         body = {"assignment": task["assignment"], "choice": choice, "request": f"{self.name}-{self.given:06}"}
         self.client.post("/api/labels", json=body).raise_for_status()
         said = Answer(
-            self.name, row["id"], verdict, choice == "left", self.version, row["id"] in self.seen, adjudicated
-        )
+            self.name, row["id"], verdict, choice == "left", self.version, row["id"] in self.seen, adjudicated,
+            day=self.month.calendar.day,
+        )  # fmt: skip
         self.month.log.append(said)
         self.seen.add(row["id"])
         return True
@@ -99,17 +104,37 @@ class Person:
 SIDE = {"first": "chosen", "second": "rejected"}
 
 
+class Calendar:
+    """The store's clock: a real one that the month moves on by days."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+        self.start = datetime(2026, 3, 2, 8, tzinfo=UTC) - datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.start + self.ahead
+
+    def pass_days(self, days: int) -> None:
+        """Go on with the labelling so many days later."""
+        self.ahead += timedelta(days=days)
+
+    @property
+    def day(self) -> str:
+        """Today, as the report writes it."""
+        return self().date().isoformat()
+
+
 class Month:
     """The lead's program."""
 
-    def __init__(self, site: str, token: str, db: str, seed: int) -> None:
-        self.site, self.db = site, db
+    def __init__(self, site: str, token: str, db: str, seed: int, calendar: Calendar) -> None:
+        self.site, self.db, self.calendar = site, db, calendar
         self.lead = httpx.Client(base_url=f"{site}/api/lead", headers={"Authorization": f"Bearer {token}"}, timeout=300)
         self.random = np.random.default_rng(seed)
         self.by_prompt: dict[str, dict[str, str]] = {}
         self.log: list[Answer] = []
         self.people: dict[str, Person] = {}
-        self.place = ""
+        self.place = self.criteria = ""
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """A request of the lead; what is refused ends the script with the reason."""
@@ -147,6 +172,7 @@ def live(month: Month, rows: int, more: int, folder: Path) -> None:
     for who in ids.values():  # the pilot
         month.ask("PATCH", f"/annotators/{who}", {"quota": 6})
     month.label()
+    month.calendar.pass_days(3)
     month.ask("PUT", "/guidelines", {"text": "The **number** in a response says how good it is."})
     for who in ids.values():
         month.ask("PATCH", f"/annotators/{who}", {"quota": -1})
@@ -157,26 +183,58 @@ def live(month: Month, rows: int, more: int, folder: Path) -> None:
     assert worst == "zack", habits
     month.ask("PATCH", f"/annotators/{ids[worst]}", {"discarded": True})
     month.people.pop(worst).client.close()
+    month.calendar.pass_days(5)
     month.label()
-    (folder / "judge_of_month.py").write_text(JUDGE, encoding="utf-8")
-    judge = f"{folder / 'judge_of_month.py'}:score"
-    assert popmargin(["label", "judge", "--db", month.db, "--judge", judge, "--name", "judge"]) == 0
-    scores = _scores([row[side] for row in data for side in SIDE.values()])
-    for row in data:
-        gap = scores[row["chosen"]] - scores[row["rejected"]]
-        verdict = "tie" if gap == 0 else "first" if gap > 0 else "second"
-        month.log.append(Answer("judge", row["id"], verdict, False, None, model=True))
+    for name, code in JUDGES.items():
+        (folder / f"{name}_of_month.py").write_text(code, encoding="utf-8")
+        judge = f"{folder / f'{name}_of_month.py'}:score"
+        assert popmargin(["label", "judge", "--db", month.db, "--judge", judge, "--name", name]) == 0
+        scores = _scores(code, [row[side] for row in data for side in SIDE.values()])
+        for row in data:
+            gap = scores[row["chosen"]] - scores[row["rejected"]]
+            verdict = "tie" if gap == 0 else "first" if gap > 0 else "second"
+            month.log.append(Answer(name, row["id"], verdict, False, None, model=True))
     judith = month.hire("judith", 1.0)
     month.ask("PATCH", f"/annotators/{judith}", {"adjudicator": True})
     while month.people["judith"].answer(adjudicated=True):
         pass
+    month.calendar.pass_days(12)
     month.ask("POST", "/rows", {"rows": data[:3] + month.know(rows_of(rows, more, month.random))})
     month.label()
 
 
-def _scores(texts: list[str]) -> dict[str, float]:
+def ask_by_criteria(month: Month, rows: int) -> dict[str, list[tuple[str, str, str]]]:
+    """A second project, with two questions about each task; criterion -> (who, row, verdict)."""
+    data, place = month.know(rows_of(5000, rows, month.random)), month.place
+    asked = [{"name": "short", "question": "Which is shorter?"}, {"name": "good", "question": "Which is better?"}]
+    new = {"name": "criteria", "kind": "preference", "overlap": 2, "criteria": asked, "rows": data}
+    month.place = ""
+    month.criteria = f"/projects/{month.ask('POST', '/projects', new)['project']}"
+    said: dict[str, list[tuple[str, str, str]]] = {"short": [], "good": []}
+    for name, skill in (("hana", 0.9), ("ivo", 0.8), ("jane", 0.7)):
+        month.place = month.criteria
+        token = month.ask("POST", "/annotators", {"name": name})["token"]
+        with httpx.Client(base_url=month.site, headers={"Authorization": f"Bearer {token}"}, timeout=300) as client:
+            while (got := client.get("/api/next").raise_for_status().json())["task"] is not None:
+                if got["guidelines"] is not None:
+                    client.post("/api/guidelines", json={"version": got["guidelines"]["version"]}).raise_for_status()
+                task, choices = got["task"], dict[str, str]()
+                row = month.by_prompt[task["left"]["prompt"]]
+                shown = [response["text"] for response in task["left"]["responses"]]
+                for criterion, answers in said.items():
+                    right = better(row) if month.random.random() < skill else "tie"
+                    left = row[SIDE.get(right, "chosen")] == shown[0]
+                    choices[criterion] = "tie" if right == "tie" else "left" if left else "right"
+                    answers.append((name, row["id"], right))
+                body = {"assignment": task["assignment"], "choices": choices, "request": f"{name}-{row['id']}-{0:06}"}
+                client.post("/api/labels", json=body).raise_for_status()
+    month.place = place
+    return said
+
+
+def _scores(code: str, texts: list[str]) -> dict[str, float]:
     made: dict[str, Any] = {}
-    exec(JUDGE, made)
+    exec(code, made)
     return dict(zip(texts, made["score"](texts, texts), strict=True))
 
 
@@ -191,6 +249,9 @@ def compared(month: Month, folder: Path, base: str | None) -> list[tuple[str, fl
     asked = [one for one in counting if not (one.model or one.repeat or one.adjudicated)]
     table.append(("labels_done", project["labels_done"], len(asked)))
     table.append(("items", project["items"], len(month.by_prompt)))
+    said = ask_by_criteria(month, 12)
+    answer = month.lead.get(f"{month.criteria}/report").raise_for_status().json()
+    table += [(name, _said(answer, name), value) for name, value in criteria_figures(said).items()]
     table += _times(month, report)
     table += _exported(month, counting, folder, base)
     return table
@@ -201,7 +262,7 @@ def _said(report: Any, name: str) -> float:
     found = report
     for part in name.split("."):
         if isinstance(found, list):
-            keys = ("name", "kind", "version")
+            keys = ("name", "kind", "version", "day")
             found = next((one for one in found if part in [str(one.get(key)) for key in keys]), None)
             continue
         if found is not None and part not in found and "agreement" in found:  # of a version
@@ -229,6 +290,9 @@ def _times(month: Month, report: Any) -> list[tuple[str, float, float]]:
         own = [label["seconds"] for label in timed if label["annotator"] == one["name"]]
         if own:
             table.append((f"annotators.{one['name']}.seconds", one["seconds"], float(np.median(own))))
+    for one in report["drift"]["days"]:
+        own = [label["seconds"] for label in timed if label["created_at"][:10] == one["day"]]
+        table.append((f"drift.days.{one['day']}.seconds", one["seconds"]["estimate"], float(np.median(own))))
     return table
 
 
@@ -249,6 +313,7 @@ def _exported(month: Month, counting: list[Answer], folder: Path, base: str | No
             table.append((f"direction.{row['id']}", float(turned), float(expected[row["id"]] < 0.5)))
         else:
             table.append((f"soft_label.{row['id']}", 1 - said if turned else said, expected[row["id"]]))
+    table += _pooled(month, counting, folder)
     if base is not None:
         run = folder / "run"
         words = ["--model.path", base, "--data.train", str(file), "--objective.name", "cdpo", "--output", str(run)]
@@ -256,6 +321,24 @@ def _exported(month: Month, counting: list[Answer], folder: Path, base: str | No
         assert popmargin(["train", *words]) == 0
         account = json.loads((run / "run.json").read_text(encoding="utf-8"))["account"][0]
         table.append(("trained rows", float(account["rows_in"]), float(len(rows))))
+    return table
+
+
+def _pooled(month: Month, counting: list[Answer], folder: Path) -> list[tuple[str, float, float]]:
+    """Soft labels pooled over people and models: people decide, and show how often each model is right."""
+    file = folder / "pooled.jsonl"
+    words = ["label", "export", "--db", month.db, "--project", "month", "--as", "preferences", "--pool", "dawid-skene"]
+    assert popmargin([*words, "--adjudication", "ignore", "--out", str(file)]) == 0
+    votes = [one for one in counting if not (one.repeat or one.adjudicated)]
+    of_people = pooled([(one.row, one.who, one.verdict) for one in votes if not one.model])
+    chances = pooled([(one.row, one.who, one.verdict) for one in votes if one.model], of_people) | of_people
+    table: list[tuple[str, float, float]] = []
+    first = {row["id"]: row["chosen"] for row in month.by_prompt.values()}
+    for row in (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()):
+        if row["soft_label"] is not None:
+            said = row["soft_label"] if row["chosen"] == first[row["id"]] else 1 - row["soft_label"]
+            expected = chances[row["id"]]["first"] + chances[row["id"]].get("tie", 0.0) / 2
+            table.append((f"pooled.{row['id']}", said, expected))
     return table
 
 
@@ -279,8 +362,9 @@ def run(folder: Path, rows: int, more: int, seed: int, base: str | None) -> int:
     db = str(folder / "labels.db")
     if Path(db).exists():
         raise SystemExit(f"{db} exists. Give an empty --folder.")
-    with LabelStore.open(db) as store, served(store) as site:
-        month = Month(site, store.api_tokens.add("lead", "lead")[1], db, seed)
+    calendar = Calendar()
+    with LabelStore(Database(db), clock=calendar) as store, served(store) as site:
+        month = Month(site, store.api_tokens.add("lead", "lead")[1], db, seed, calendar)
         try:
             live(month, rows, more, folder)
             table = compared(month, folder, base)

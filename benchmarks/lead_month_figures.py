@@ -24,6 +24,7 @@ class Answer:
     repeat: bool = False
     adjudicated: bool = False
     model: bool = False
+    day: str = ""
 
 
 def figures(log: Sequence[Answer]) -> dict[str, float]:
@@ -43,6 +44,122 @@ def figures(log: Sequence[Answer]) -> dict[str, float]:
         found[f"versions.{version}.people"] = float(len({one.who for one in own}))
         found |= {f"versions.{version}.{key}": again[key] for key in ("items", "shared", "alpha", "pairs")}
     found |= _adjudications(log)
+    return found | drift(votes) | calibration(votes)
+
+
+def drift(votes: Sequence[Answer]) -> dict[str, float]:
+    """People's first answers by day, and the slope of their agreement with most of the others on the order of time."""
+    own = [one for one in votes if not one.model and not one.repeat]
+    if len(own) < 30:
+        return {}
+    scores = [_score(one, own) for one in own]
+    found: dict[str, float] = {}
+    for day in sorted({one.day for one in own}):
+        part = [place for place, one in enumerate(own) if one.day == day]
+        found[f"drift.days.{day}.labels"] = float(len(part))
+        found[f"drift.days.{day}.people"] = float(len({own[place].who for place in part}))
+        known = [scores[place] for place in part if not math.isnan(scores[place])]
+        found[f"drift.days.{day}.agreement"] = float(np.mean(known)) if known else math.nan
+    times, hits = np.linspace(0.0, 1.0, len(own)), np.array(scores)
+    if (~np.isnan(hits)).sum() >= 30:
+        found["drift.agreement"] = float(np.polyfit(times[~np.isnan(hits)], hits[~np.isnan(hits)], 1)[0])
+    return found
+
+
+def _score(one: Answer, own: Sequence[Answer]) -> float:
+    """1 if an answer is the most frequent one of the others, less if several are, nan without others."""
+    counts = _counts([other for other in own if other.row == one.row and other.who != one.who])
+    most = [verdict for verdict, count in counts.items() if count == max(counts.values())]
+    return (one.verdict in most) / len(most) if most and one.verdict in VALUES else math.nan
+
+
+def calibration(votes: Sequence[Answer]) -> dict[str, float]:
+    """Each model, and all of them pooled, beside the people on the items that both have decided."""
+    people: dict[str, list[str]] = {}
+    for one in votes:
+        if not one.model and not one.repeat and one.verdict in VALUES:
+            people.setdefault(one.row, []).append(one.verdict)
+    found: dict[str, float] = {}
+    models = [one for one in votes if one.model]
+    said: dict[str, dict[str, tuple[str, float]]] = {}
+    for one in models:
+        said.setdefault(one.who, {})[one.row] = (one.verdict, math.nan)
+    if len(said) > 1:
+        several = [one for one in models if sum(one.row in own for own in said.values()) > 1]
+        panel = pooled([(one.row, one.who, one.verdict) for one in several])
+        best = {row: max(chances.items(), key=lambda pair: pair[1]) for row, chances in panel.items()}
+        said[f"{len(said)} models pooled"] = best
+    for name, own in said.items():
+        shared = {row: verdict for row, verdict in own.items() if row in people}
+        sided = {row: pair for row, pair in shared.items() if pair[0] != "tie"}
+        if not sided:
+            continue
+        right = [np.mean([1.0 if v == pair[0] else 0.5 if v == "tie" else 0.0 for v in people[row]])
+                 for row, pair in sided.items()]  # fmt: skip
+        found[f"calibration.{name}.items"] = float(len(sided))
+        found[f"calibration.{name}.ties"] = float(len(shared) - len(sided))
+        found[f"calibration.{name}.people"] = float(sum(len(people[row]) for row in sided))
+        found[f"calibration.{name}.agreement"] = float(np.mean(right))
+        found[f"calibration.{name}.confidence"] = float(np.mean([pair[1] for pair in sided.values()]))
+    return found
+
+
+def pooled(
+    votes: Sequence[tuple[str, str, str]], known: dict[str, dict[str, float]] | None = None
+) -> dict[str, dict[str, float]]:
+    """Dawid and Skene's probabilities of (row, who, verdict), one vote at a time; of known rows they stay as they are.
+
+    Everybody has four pseudo-votes that are right, and one that is wrong, for each verdict; and each verdict one
+    pseudo-row.
+    """
+    kinds = [kind for kind in ("first", "second", "tie") if any(vote[2] == kind for vote in votes)]
+    kinds = list(dict.fromkeys(["first", "second", *kinds]))
+    if known:
+        kinds = list(next(iter(known.values())))
+    rows = sorted({row for row, _, _ in votes})
+    chances = {row: dict.fromkeys(kinds, 0.0) for row in rows}
+    for row, _, verdict in votes:
+        chances[row][verdict] += 1 / sum(vote[0] == row for vote in votes)
+    chances |= {row: dict(known[row]) for row in rows if known and row in known}
+    for _ in range(1000):
+        weight = {kind: sum(own[kind] for own in chances.values()) + 1 for kind in kinds}
+        table: dict[tuple[str, str, str], float] = {}
+        for who in {vote[1] for vote in votes}:
+            for true in kinds:
+                seen = {kind: 4.0 if kind == true else 1.0 / (len(kinds) - 1) for kind in kinds}
+                for row, name, verdict in votes:
+                    if name == who:
+                        seen[verdict] += chances[row][true]
+                table |= {(who, true, kind): seen[kind] / sum(seen.values()) for kind in kinds}
+        change = 0.0
+        for row in rows:
+            if known and row in known:
+                continue
+            own = {kind: weight[kind] / sum(weight.values()) for kind in kinds}
+            for _, who, verdict in (vote for vote in votes if vote[0] == row):
+                own = {kind: chance * table[who, kind, verdict] for kind, chance in own.items()}
+            new = {kind: chance / sum(own.values()) for kind, chance in own.items()}
+            change = max(change, *(abs(new[kind] - chances[row][kind]) for kind in kinds))
+            chances[row] = new
+        if change <= 1e-6:
+            break
+    return chances
+
+
+def criteria_figures(said: dict[str, list[tuple[str, str, str]]]) -> dict[str, float]:
+    """Criterion -> (who, row, verdict): agreement of people on each."""
+    found: dict[str, float] = {}
+    for name, answers in said.items():
+        rows, people = sorted({one[1] for one in answers}), sorted({one[0] for one in answers})
+        grid = np.full((len(rows), len(people)), np.nan)
+        for who, row, verdict in answers:
+            if verdict in VALUES:
+                grid[rows.index(row), people.index(who)] = VALUES[verdict]
+        shared = grid[(~np.isnan(grid)).sum(axis=1) > 1]
+        found[f"criteria.{name}.items"], found[f"criteria.{name}.shared"] = float(len(rows)), float(len(shared))
+        found[f"criteria.{name}.alpha"] = alpha(shared)
+        found[f"criteria.{name}.ordinal"] = alpha(shared, ordinal=True)
+        found[f"criteria.{name}.unsure"] = _mean([one[2] == "unsure" for one in answers])
     return found
 
 

@@ -105,7 +105,7 @@ def test_annotator_numbers_by_hand() -> None:
     assert (ada.labels, ada.seconds, ada.ties) == (4, 20.0, 0.25)
     assert ada.left.estimate == pytest.approx(2 / 3) and ada.gold.estimate == 0.5 and ada.consistency.estimate == 0.5
     assert (ben.labels, ben.unsure, ben.wrong) == (2, 0.5, 0.5) and math.isnan(ben.left.estimate)
-    assert quality.labels == 8 and quality.items == {"preference": 0, "pop": 4, "rating": 0}
+    assert quality.labels == 8 and quality.items == {"preference": 0, "pop": 4, "rating": 0, "rank": 0}
     assert quality.pace.kinds["pop"].median.estimate == 20.0 and quality.pace.kinds["pop"].labels == 3
 
 

@@ -18,5 +18,6 @@ def test_every_figure_of_a_month_is_right(
     said = capsys.readouterr().out
     assert code == 0 and "DIFFERS" not in said, said
     for figure in ("versions.2.alpha", "adjudications.majority", "without.agreement.preference.alpha.low",
-                   "agreement.preference.judges.judge.kappa", "annotators.zack.left", "trained rows"):  # fmt: skip
+                   "agreement.preference.judges.judge.kappa", "drift.agreement", "criteria.good.alpha", "pooled.r0",
+                   "calibration.2 models pooled.confidence", "annotators.zack.left", "trained rows"):  # fmt: skip
         assert f"\n{figure} " in said

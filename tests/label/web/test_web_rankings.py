@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pytest
 from test_web_pages import fields
-from web_site import Site
+from web_site import Site, image_rows
 
 from popmargin.label.store.ranked_items import ranked_ids
+from popmargin.label.web.guidelines import guidelines_of
 
 
 @pytest.fixture
@@ -45,6 +46,17 @@ def test_places_are_saved_as_an_order_or_refused(ranked: Site) -> None:
     assert re.findall(r'name="criterion_(place_\d)" value="(\d)"[^>]*checked', again) == [
         ("place_1", "2"), ("place_2", "4"), ("place_3", "1"),
     ]  # fmt: skip
+
+
+def test_pairs_of_images_are_ranked_too(make_site: Callable[..., Site]) -> None:
+    site = make_site("rank", rows=image_rows(3), guidelines=guidelines_of("rank", images=True))
+    client = site.client(site.add("anna")[1])
+    html = client.get("/").text
+    assert "how much better the preferred image is." in html and "esponse" not in html.partition("<body>")[2]
+    assert len(set(re.findall(r'alt="(Pair [123], (?:first|second) image)', html))) == 6
+    client.post("/answer", data={**fields(html, "/answer"), "criterion_place_1": "2", "criterion_place_2": "3"})
+    history = client.get("/history").text
+    assert "Pair 2 &gt; Pair 3 &gt; Pair 1" in history and history.count('<img class="thumbnail') == 6
 
 
 def test_a_stale_page_says_what_stands_and_replaces_it(ranked: Site) -> None:

@@ -89,9 +89,9 @@ def ranking_quality(labels: Any) -> RankingQuality | None:
         labels: as of `LabelStore.labels`, with at least `COLUMNS`.
     """
     labels = not_adjudicated(labels.filter(pc.equal(labels["kind"], "rank")))
-    rows: list[dict[str, Any]] = labels.select(COLUMNS).to_pylist()
-    if not rows:
+    if not labels.num_rows:
         return None
+    rows: list[dict[str, Any]] = labels.select(COLUMNS).to_pylist()
     once = [row for row in rows if row["repeat_of"] is None]
     given: dict[int, dict[str, str]] = {}
     for row in once:

@@ -40,6 +40,10 @@ class AnnotatorStore:
         self.api_tokens = ApiTokens(database, self._clock)
         self.webhooks = Webhooks(database, self._clock)
 
+    def now(self) -> datetime:
+        """The time, by the store's clock."""
+        return self._clock()
+
     def add_annotator(self, project: int, name: str, *, kind: AnnotatorKind = "person") -> tuple[Annotator, str]:
         """A new annotator and their token, which is not stored: only its SHA-256 is.
 

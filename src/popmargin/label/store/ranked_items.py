@@ -42,8 +42,8 @@ def check_order(verdict: str, stored: str | None) -> None:
     if verdict != "unsure" and verdict not in orders_of(size):
         example = ">".join(map(str, range(1, size + 1)))
         raise DataError(
-            f"'{verdict}' is no order of {size} preferences. Give each number once, the strongest first, such as "
-            f"'{example}', or 'unsure'."
+            f"'{verdict}' is no order of {counted(size, 'preference')}. Give each number once, the strongest first, "
+            f"such as '{example}', or 'unsure'."
         )
 
 

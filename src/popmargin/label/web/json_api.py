@@ -202,7 +202,7 @@ def save_label(request: Request, answer: Answer) -> Saved:
         seen=answer.revision,
         grade=None if answer.choice is None else said_grade(answer.choice),
         criteria=criteria,
-        **times_of(found),
+        **times_of(found, store.now()),
     )
     known = known_choice(store.assignment(person.annotator.id, found.id)) if found.training else None
     return Saved(label=label.id, assignment=label.assignment, revision=label.revision, known=known)

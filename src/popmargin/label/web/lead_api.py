@@ -15,6 +15,7 @@ from popmargin.label.projects.open_project import open_project
 from popmargin.label.projects.reach import out_of_reach
 from popmargin.label.quality.projects_quality import projects_quality
 from popmargin.label.quality.report_page import quality_json, reading
+from popmargin.label.store.criteria import criteria_of
 from popmargin.label.store.records import Annotator, Project, ProjectState
 from popmargin.label.web.admin import annotator_of, project_of
 from popmargin.label.web.forms import Name, RowId, Words
@@ -56,6 +57,13 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class NewCriterion(_Body):
+    """One of several questions about each task."""
+
+    name: Name
+    question: Name
+
+
 class NewProject(_Body):
     """Rows in any layout that `label import` reads, and the settings of the project; null means the default."""
 
@@ -72,6 +80,8 @@ class NewProject(_Body):
     guidelines: Words | None = None
     wording: str | None = None
     grades: bool | None = None
+    both_bad: bool | None = None
+    criteria: Annotated[list[NewCriterion] | None, Field(max_length=20)] = None
     drop_bad_rows: bool = False
 
 
@@ -144,6 +154,8 @@ def make_project(request: Request, new: NewProject) -> Imported:
     pairs = "best_vs_rest" if new.kind == "rating" else "best_vs_worst"
     data = rows_as_preferences(new.rows, pairs=pairs, drop_bad=new.drop_bad_rows)
     settings = new.model_dump(exclude={"name", "rows", "drop_bad_rows"})
+    if new.criteria is not None:
+        settings["criteria"] = criteria_of([(one.name, one.question) for one in new.criteria])
     said = _told(data)
     made = open_project(store, data, new.name, say=said.append, **settings)
     return Imported(project=made.id, name=made.name, said=said)

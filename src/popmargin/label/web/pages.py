@@ -194,7 +194,7 @@ def answer(
             seen=revision,
             grade=None if choice is None else said_grade(choice),
             criteria=criteria,
-            **times_of(found, idle),
+            **times_of(found, store_of(request).now(), idle),
         )
     except StaleAnswerError:
         given = {"note": note, "back": back, "idle": idle}

@@ -1,7 +1,7 @@
 """Pages from templates, and formatting of numbers and times."""
 
 import functools
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 import jinja2
@@ -123,7 +123,7 @@ def unread_guidelines(person: Person) -> bool:
     return bool(person.project.guidelines) and person.annotator.guidelines_seen < person.project.guidelines_version
 
 
-def times_of(assignment: Assignment, away: float = 0.0) -> dict[str, float | None]:
+def times_of(assignment: Assignment, now: datetime, away: float = 0.0) -> dict[str, float | None]:
     """Seconds from the first time that the server sent this open task, without idle time, and the idle time.
 
     Idle is what the server knows, while the task was skipped, expired or answered, and `away`, which the page says. The
@@ -132,7 +132,7 @@ def times_of(assignment: Assignment, away: float = 0.0) -> dict[str, float | Non
     """
     if assignment.state != "leased" or assignment.shown_at is None:
         return {"seconds": None, "idle": None}
-    open_time = (datetime.now(UTC) - assignment.shown_at).total_seconds() - assignment.idle
+    open_time = (now - assignment.shown_at).total_seconds() - assignment.idle
     away = min(away, max(open_time, 0.0))
     passed = min(max(open_time - away, 0.0), SECONDS_CAP)
     return {"seconds": round(passed, 3), "idle": round(assignment.idle + away, 3)}
