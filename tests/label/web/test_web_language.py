@@ -28,14 +28,13 @@ OF_THE_LEAD = {"admin.html.j2", "items.html.j2", "item.html.j2", "quality.html.j
 """Pages that are in English alone; every other template takes its words from a file."""
 ENGLISH = shipped("en").by_key
 TECHNICAL = {
-    "action", "aria-current", "aria-hidden", "aria-live", "formnovalidate", "data-distinct", "aria-labelledby",
-    "aria-pressed", "autocomplete", "checked", "class", "content",
-    "data-assignment", "data-draggable", "data-enlarge", "data-group", "data-guidelines", "data-images",
+    "action", "aria-current", "aria-hidden", "aria-labelledby", "aria-pressed", "autocomplete", "checked", "class",
+    "content", "data-assignment", "data-draggable", "data-enlarge", "data-group", "data-guidelines", "data-images",
     "data-keys", "data-kind", "data-load", "data-number", "data-pick", "data-place", "data-toggle", "data-version",
     "data-zoom", "decoding", "defer", "dir", "draggable", "for", "form", "height", "hidden", "href", "http-equiv",
     "hx-post", "hx-select", "hx-swap", "hx-target", "id", "lang", "loading", "max", "maxlength", "method", "name",
     "open", "rel", "required", "role", "rows", "scope", "src", "tabindex", "target", "type", "value", "width",
-    "charset",
+    "charset", "aria-live", "formnovalidate", "data-distinct",
 }  # fmt: skip
 """Attributes that hold no words; a new one belongs here, or its words into the language's file."""
 
