@@ -75,6 +75,7 @@ def run(configure: Configure, data_path: str, tmp_path: Path, reward_path: str) 
     return train(configure(changes))[0].path
 
 
+@pytest.mark.slow
 def test_the_same_prompts_are_asked_for_each_goal(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

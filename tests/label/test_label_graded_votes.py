@@ -72,6 +72,7 @@ def test_few_comparisons_change_little_and_a_higher_grade_is_never_worth_less() 
     assert upside_down == sorted(upside_down)
 
 
+@pytest.mark.slow
 def test_soft_labels_from_grades_are_calibrated(store: LabelStore) -> None:
     """A project of 150 preferences with two simulated people: soft labels match how often chosen is truly better."""
     count = 150

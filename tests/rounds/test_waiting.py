@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from few_fast import few_fast
 from popmargin.cli.main import main
 from popmargin.data.load import load_preferences
 from popmargin.errors import ConfigError, RunError, WaitingError
@@ -89,7 +90,7 @@ def test_what_waits_is_said_and_everything_else_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gone", ["store", "project"])
-@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize("batches", few_fast([1, 2], (1,)))
 def test_questions_that_are_gone_are_not_looked_for_in_a_new_store(tmp_path: Path, gone: str, batches: int) -> None:
     """Whatever asks or waits says what to put back and what to delete; then people are asked again."""
     ask: Ask = "preference" if batches == 1 else "pop"

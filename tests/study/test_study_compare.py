@@ -78,6 +78,7 @@ def the_power_of_larger_studies(folder: Path, pop: ArmResult, capsys: pytest.Cap
         plan_study([folder / "runs" / "pop" / "seed-0", folder / "runs" / "dpo" / "seed-0"])
 
 
+@pytest.mark.slow
 def test_samples_that_are_not_of_the_policy_itself_have_no_kl(make_study: MakeStudy) -> None:
     results, report = compare(make_study({"evaluation": {"temperature": 0.7, "top_k": 9}}, seeds=[0]))
     name = "log_ratio_per_token_t0.7_k9"
@@ -89,11 +90,13 @@ def test_samples_that_are_not_of_the_policy_itself_have_no_kl(make_study: MakeSt
     assert "Log-ratio per token (T = 0.7, top-k 9) over training" in page
 
 
+@pytest.mark.slow
 def test_curves_take_no_more_prompts_than_the_evaluation(make_study: MakeStudy) -> None:
     results, _ = compare(make_study({"evaluation": {"prompts": 1}}, seeds=[0]))
     assert all("kl_per_token" in arm.curves for arm in results.arms)
 
 
+@pytest.mark.slow
 def test_what_training_adds_is_said_of_scores_that_are_no_ratio(make_study: MakeStudy) -> None:
     arms = {"dpo": {"objective": {"name": "dpo"}}, "simpo": {"label": "SimPO", "objective": {"name": "simpo"}}}
     results, report = compare(make_study(arms=arms, seeds=[0]))
@@ -164,6 +167,7 @@ def test_the_standard_study_leaves_arms_out_loudly(
         keep_possible(make_study({"data": {"train": unrated_path}}))
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_compared(tmp_path: Path, make_study: MakeStudy) -> None:
     compare(make_study({"evaluation": {"reward": None}}, seeds=[0]))
     other = make_study(

@@ -39,6 +39,7 @@ def test_a_study_is_tuned_once_and_says_what_it_chose(tmp_path: Path, make_study
     assert not told  # nothing is tried again
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on(tmp_path: Path, make_study: MakeStudy) -> None:
     study = make_study(seeds=[0], tune=dataclasses.replace(GRID, beta_factors=[1.0]))
     (tmp_path / "study").mkdir()

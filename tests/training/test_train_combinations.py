@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from few_fast import few_fast
 from popmargin.config import RunConfig
 from popmargin.errors import ConfigError
 from popmargin.files import read_jsonl
@@ -155,15 +156,18 @@ def test_batch_statistics_of_one_row_are_refused_in_training(
 
 @pytest.mark.parametrize(
     "values",
-    [
-        {"objective": {"name": "amapo", "running": 0.9}, "train": {"tokens_per_batch": 64}},
-        {"objective": {"name": "amapo"}, "regularizers": [{"name": "budget", "per_token": True}, {"name": "sft"}]},
-        {"objective": {"name": "aps"}, "tokens": {"name": "selective", "rescale": True}},
-        {"objective": {"name": "ropo"}, "tokens": {"name": "selective"}, "regularizers": [{"name": "budget"}]},
-        {"objective": {"name": "orpo"}, "regularizers": [{"name": "budget"}]},
-        {"objective": {"name": "cpo", "sft_weight": 0}, "regularizers": [{"name": "sft"}]},
-        {"objective": {"name": "amapo", "running": 0.9}, "train": {"micro_batch_size": 1}},
-    ],
+    few_fast(
+        [
+            {"objective": {"name": "amapo", "running": 0.9}, "train": {"tokens_per_batch": 64}},
+            {"objective": {"name": "amapo"}, "regularizers": [{"name": "budget", "per_token": True}, {"name": "sft"}]},
+            {"objective": {"name": "aps"}, "tokens": {"name": "selective", "rescale": True}},
+            {"objective": {"name": "ropo"}, "tokens": {"name": "selective"}, "regularizers": [{"name": "budget"}]},
+            {"objective": {"name": "orpo"}, "regularizers": [{"name": "budget"}]},
+            {"objective": {"name": "cpo", "sft_weight": 0}, "regularizers": [{"name": "sft"}]},
+            {"objective": {"name": "amapo", "running": 0.9}, "train": {"micro_batch_size": 1}},
+        ],
+        (0, 3),
+    ),
     ids=["amapo-running", "amapo-budget-sft", "aps-tokens", "ropo-tokens-budget", "orpo-budget", "cpo-sft", "amapo-1"],
 )
 def test_composed_by_configuration(configure: Configure, values: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ def augmented(plain: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_held_out_rows_and_prompts_ask_for_the_best_goal(
     configure: Configure, augmented: Path, tmp_path: Path, reward_path: str, rows: list[dict[str, Any]]
 ) -> None:

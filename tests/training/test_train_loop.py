@@ -160,6 +160,7 @@ def test_lora_on_the_last_layers_only(configure: Configure, weights: Any) -> Non
     assert names and all(".layers.1." in name for name in names)
 
 
+@pytest.mark.slow
 def test_bf16_keeps_trained_weights_in_fp32(configure: Configure, weights: Any, metrics: Metrics) -> None:
     run, _ = train(configure({"model": {"precision": "bf16"}, "train": {"max_steps": 2}}))
     assert {tensor.dtype for tensor in weights(run.model).values()} == {torch.float32}

@@ -170,6 +170,7 @@ def test_a_signal_orders_sampled_edges(with_data: Callable[..., RunConfig]) -> N
         built(with_data(PLAIN | {"level": lacking}, objective, {"signals": {"order": "level"}}))
 
 
+@pytest.mark.slow
 def test_weights_of_the_data_travel_with_every_objective(with_data: Callable[..., RunConfig]) -> None:
     columns = {"weight": WEIGHT, "soft_label": LABEL}
     workspace = Run.read(with_data(columns)).workspace()

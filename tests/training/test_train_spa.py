@@ -164,6 +164,7 @@ def test_dropped_tokens_are_dropped_there_too(configure: Configure) -> None:
     assert some is not None and (some - expected).abs().min() > 1e-4
 
 
+@pytest.mark.slow
 def test_batches_and_layouts_do_not_matter(
     tmp_path: Path, configure: Configure, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_weight_is_a_row_that_stands_there_as_often(configure: Configure, chan
     assert lines[0]["weight_mean"] == pytest.approx(total / len(rows))
 
 
+@pytest.mark.slow
 def test_micro_batches_do_not_change_the_weighted_mean(configure: Configure) -> None:
     """A mean of the passes' means would count a pass of small weights as much as one of large ones."""
     runs = [

@@ -13,6 +13,7 @@ import io
 import shutil
 from argparse import Namespace
 from collections.abc import Generator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def _converted(trainer: Any, checkpoint: Path) -> Generator[Path]:
 
 def _convert(checkpoint: Path, copy: Path) -> str | None:
     """Write the copy; returns why it could not be written."""
-    from deepspeed.checkpoint.ds_to_universal import main as convert
+    convert: Any = import_module("deepspeed.checkpoint.ds_to_universal").main  # it is not installed everywhere
 
     shutil.rmtree(copy, ignore_errors=True)  # of a process that was killed
     source = checkpoint / _tag(checkpoint)

@@ -33,12 +33,15 @@ def words_of(kind: Kind, *, images: bool, wording: str = BETTER, texts: PageText
     response = "image" if images else "response"
     words: dict[Choice, str] = {"unsure": texts.said("unsure")}
     if kind == "rating":
-        return words | {"left": texts.said(response), **{number: number for number in RATINGS}}
+        words["left"] = texts.said(response)
+        words.update({number: number for number in RATINGS})
+        return words
     if kind == "rank":
         pairs = {number: texts.said("pair", number=number) for number in range(1, RANKED[-1] + 1)}
         orders = (order for size in RANKED for order in permutations(range(1, size + 1)))
-        words |= {RATINGS[number - 1]: pair for number, pair in pairs.items()}
-        return words | {order_of(order): " > ".join(pairs[number] for number in order) for order in orders}
+        words.update({RATINGS[number - 1]: pair for number, pair in pairs.items()})
+        words.update({order_of(order): " > ".join(pairs[number] for number in order) for order in orders})
+        return words
     words["tie"] = texts.said("tie")
     if kind == "pop":
         wrong: dict[Choice, str] = {"wrong-left": "wrong_1", "wrong-right": "wrong_2", "wrong-both": "wrong_both"}
@@ -46,7 +49,7 @@ def words_of(kind: Kind, *, images: bool, wording: str = BETTER, texts: PageText
         return words | {choice: texts.said(key) for choice, key in wrong.items()}
     words |= {"left": texts.said(f"{response}_1"), "right": texts.said(f"{response}_2")}
     words["both_bad"] = texts.said("both_bad")
-    graded = {
+    graded: dict[Choice, str] = {
         choice: texts.said(
             "answer_graded",
             side=words[side_of(choice)],
