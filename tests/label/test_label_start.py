@@ -36,6 +36,7 @@ MAY_LOAD: dict[str, list[str]] = {
     "status": [],
     "set": [],
     "guidelines": [],
+    "language": [],
     "annotators add": [],
     "annotators list": [],
     "annotators admit": [],
@@ -83,6 +84,7 @@ def test_no_command_loads_more_than_it_needs(tmp_path: Path) -> None:
             str(tmp_path / "cache.jsonl"),
         ],
         "report": ["--out", str(tmp_path / "report.html")],
+        "language": ["--of", "de"],
         "annotators list": [],
         "annotators weight": ["ann", "--to", "0.5"],
         "token": ["list"],
@@ -90,7 +92,8 @@ def test_no_command_loads_more_than_it_needs(tmp_path: Path) -> None:
     commands = []
     for name in MAY_LOAD:
         person = ["ann"] if name.startswith("annotators") else []
-        commands.append(["label", *name.split(), *more.get(name, person), "--db", db])
+        where = [] if name == "language" else ["--db", db]  # a language is of no project
+        commands.append(["label", *name.split(), *more.get(name, person), *where])
     words = [sys.executable, "-c", CODE, json.dumps(commands), json.dumps(HEAVY)]
     done = subprocess.run(words, capture_output=True, text=True)
     seen = json.loads(done.stdout.splitlines()[-1])

@@ -18,7 +18,15 @@ ROWS = [
         "confidence": 0.75,
         "ranking": "r",
     },
-    {"stronger": "b", "weaker": None, "source": "judge", "annotator": None, "tie": False, "confidence": None},
+    {
+        "stronger": "b",
+        "weaker": None,
+        "source": "judge",
+        "annotator": None,
+        "tie": False,
+        "confidence": None,
+        "ranking": None,
+    },
     {
         "stronger": "b",
         "weaker": "c",

@@ -161,7 +161,7 @@ def clock(moment: datetime) -> str:
     """A time as date and minutes, in UTC.
 
     Example:
-        >>> clock(datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
+        >>> clock(datetime(2026, 1, 2, 3, 4))
         '2026-01-02 03:04'
     """
     return moment.strftime("%Y-%m-%d %H:%M")
