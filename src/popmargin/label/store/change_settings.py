@@ -72,10 +72,8 @@ def change_settings(connection: Connection, found: Any, values: Mapping[str, Any
             "passing is a share of training items, but there are none: set training too, or passing to 0."
         )
     for name, value in new.items():
-        said = [before[name], value]
-        if name == "language":
-            said = [texts_of(kept).lang for kept in said]
-        log_change(connection, found.id, who, name, *said, now)
+        old, later = (texts_of(kept).lang if name == "language" else kept for kept in (before[name], value))
+        log_change(connection, found.id, who, name, old, later, now)
         note(connection, found.id, "project.changed", {"setting": name}, now)
     if new:
         connection.execute(update(project).where(project.c.id == found.id).values(**new))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, select
 
 from popmargin.label.store.database import CHUNK, Database
 from popmargin.label.store.sql_tables import assignment, item, preference
@@ -57,7 +57,7 @@ def item_page(connection: Connection, number: int, after: int, limit: int, *, go
     return connection.execute(query.where(item.c.gold.is_not(None)) if gold else query).mappings().all()
 
 
-def _items(number: int, after: int, limit: int) -> Select[Any]:
+def _items(number: int, after: int, limit: int) -> Any:
     one, other = preference.alias("one"), preference.alias("other")
     return (
         select(

@@ -65,7 +65,7 @@ def record_outside(
     ).one()  # fmt: skip
     found = items.lock_project(connection, person.project)
     further = {one.name for one in load_criteria(found.criteria)[1:]}
-    if any(row.answer.criteria.keys() != further for row in rows):
+    if any(set(row.answer.criteria) != further for row in rows):
         raise ConfigError("The project asks about several criteria: a label has a verdict on each, or none is stored.")
     numbers = [row.item for row in rows]
     had = {

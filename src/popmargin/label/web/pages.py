@@ -352,7 +352,7 @@ def _votes(request: Request, person: Person, assignment: Assignment) -> list[dic
     votes = store_of(request).votes_on(assignment.item)
     said: list[dict[str, str]] = []
     for vote in votes:
-        choices = {"": choice_for(assignment, vote.verdict, vote.wrong)}
+        choices: dict[str, Choice | None] = {"": choice_for(assignment, vote.verdict, vote.wrong)}
         choices |= {f"{name}: ": choice_for(assignment, verdict, None) for name, verdict in vote.criteria.items()}
         told = [f"{name}{words[choice]}" for name, choice in choices.items() if choice is not None]
         said.append({"said": "; ".join(told), "note": vote.note})

@@ -46,7 +46,8 @@ def words_of(kind: Kind, *, images: bool, wording: str = BETTER, texts: PageText
     if kind == "pop":
         wrong: dict[Choice, str] = {"wrong-left": "wrong_1", "wrong-right": "wrong_2", "wrong-both": "wrong_both"}
         words |= {"left": texts.said("pair", number=1), "right": texts.said("pair", number=2)}
-        return words | {choice: texts.said(key) for choice, key in wrong.items()}
+        words.update({choice: texts.said(key) for choice, key in wrong.items()})
+        return words
     words |= {"left": texts.said(f"{response}_1"), "right": texts.said(f"{response}_2")}
     words["both_bad"] = texts.said("both_bad")
     graded: dict[Choice, str] = {
