@@ -17,8 +17,10 @@ from browsing import look, sign_in, task, wait
 from web_site import ADMIN
 
 from chromium import MARKS
+from popmargin.label.language.page_texts import read_language
 from popmargin.label.quality.label_quality import label_quality
 from popmargin.label.quality.report_page import write_label_report
+from popmargin.label.store.criteria import criteria_of
 
 _FOUND = Path(__file__).parents[3] / "node_modules" / "axe-core" / "axe.min.js"
 AXE = Path(os.environ.get("POPMARGIN_AXE", _FOUND))
@@ -32,6 +34,15 @@ const done = arguments[arguments.length - 1];
 axe.run(document, {resultTypes: ['violations']}).then(found => done(found.violations.flatMap(
   v => v.nodes.map(n => [v.impact, v.id, n.html.slice(0, 120), n.failureSummary]))));
 """
+CRITERIA = criteria_of([("right", "Which is right?"), ("polite", "Which is more polite?")])
+PROJECTS: list[tuple[str, dict[str, Any]]] = [
+    ("pop", {}),
+    ("preference", {"grades": True, "language": read_language("de")}),
+    ("rating", {"scale": 10}),
+    ("rank", {}),
+    ("preference", {"criteria": CRITERIA}),
+]
+ANSWERS: dict[str, Any] = {"rating": "4", "rank": "2>1>4>3"}
 LONG = "A *sentence* that goes on, with `code`, and [a link](https://example.org). " * 4
 CODE = "line = 1\n" * 30
 TABLE = "| a | b |\n|---|--:|\n" + "| wide cell | 12 |\n" * 3
@@ -59,8 +70,7 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 def test_no_screen_has_a_serious_fault(browser, serve, make_site, tmp_path: Path) -> None:
     found: list[str] = []
-    kinds = {"pop": {}, "preference": {"grades": True}, "rating": {"scale": 10}}
-    for kind, settings in kinds.items():
+    for kind, settings in PROJECTS:
         site = make_site(kind, rows=rows(4), **settings)
         person, token = site.add("anna", example=False)
         server = serve(site)
@@ -73,7 +83,9 @@ def test_no_screen_has_a_serious_fault(browser, serve, make_site, tmp_path: Path
         wait(lambda: task(browser) == "1")
         found += serious(browser, kind)
         while (now := site.store.next_assignment(person.id)) is not None:
-            site.store.record(person.id, now.id, "4" if kind == "rating" else "first", request=f"answer-{now.id}")
+            said = ANSWERS.get(kind, "first")
+            more = {"criteria": {"polite": "second"}} if "criteria" in settings else {}
+            site.store.record(person.id, now.id, said, request=f"answer-{now.id}", **more)
         pages = {"/history": "history", f"/item/{site.store.history(person.id)[0].id}": None, "/": "finished"}
         for path, shown in pages.items() if kind == "pop" else ():
             browser.get(server.url + path)
@@ -83,6 +95,10 @@ def test_no_screen_has_a_serious_fault(browser, serve, make_site, tmp_path: Path
             sign_in(browser, server, ADMIN)
             wait(lambda: browser.find_elements("css selector", "#quality table"))
             found += serious(browser, "admin")
+            for path in ("/admin/items", f"/admin/items/{site.store.history(person.id)[0].item}"):
+                browser.get(server.url + path)
+                wait(lambda: browser.find_elements("css selector", "main h1, main h2"))
+                found += serious(browser, path)
             browser.get(server.url + "/signed-out")
             found += serious(browser, "signed out")
         page = tmp_path / f"{kind}.html"
