@@ -73,6 +73,7 @@ def test_few_comparisons_change_little_and_a_higher_grade_is_never_worth_less() 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # the figures are those of any database
 def test_soft_labels_from_grades_are_calibrated(store: LabelStore) -> None:
     """A project of 150 preferences with two simulated people: soft labels match how often chosen is truly better."""
     count = 150

@@ -82,4 +82,4 @@ def test_overlap_holds_when_everybody_labels_at_once(url: str, overlap: int) -> 
 @pytest.mark.slow
 def test_32_annotators_at_once(url: str) -> None:
     """POPMARGIN_LABELS=1000 asks for as many of each, which takes minutes a database."""
-    run_everybody(url, people=32, labels=int(os.environ.get("POPMARGIN_LABELS", "250")), overlap=1)
+    run_everybody(url, people=32, labels=int(os.environ.get("POPMARGIN_LABELS", "100")), overlap=1)
