@@ -17,7 +17,6 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.outside.import_labels import import_labels
 from popmargin.label.projects.append import append_rows
-from popmargin.label.projects.change_gold import set_known_answers
 from popmargin.label.projects.draft import draft_items, draw_rankings
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.quality.label_quality import label_quality
@@ -95,10 +94,8 @@ def test_what_is_no_order_of_the_item_is_refused(store: LabelStore) -> None:
     assert (len(edges), account.left_out["unsure"]) == (0, 1)
 
 
-def test_gold_and_labels_from_elsewhere_are_refused(store: LabelStore, tmp_path: Path) -> None:
+def test_labels_from_elsewhere_are_refused(store: LabelStore, tmp_path: Path) -> None:
     project = open_project(store, preferences(4), rank=3, say=lambda _: None)
-    with pytest.raises(ConfigError, match="which have no gold items"):
-        set_known_answers(store, project, preferences(4), who="me")
     (tmp_path / "votes.csv").write_text("first,second,verdict,annotator\np0,p1,first,a\n")
     with pytest.raises(ConfigError, match="which no other tool exports"):
         import_labels(store, project, tmp_path / "votes.csv", format="csv")

@@ -98,3 +98,22 @@ def test_an_adjudicator_sees_the_votes_unless_they_are_hidden(make_site: Callabl
     assert "is not shown in this project" in hidden and "as anna" not in hidden
     page = client.post("/answer", data={**fields(html, "/answer"), "choice": "left"})
     assert page.status_code == 200 and site.store.disputed(site.project.id) == 2  # the next one is open
+
+
+def test_a_ranking_is_told_what_was_ranked_otherwise(make_site: Callable[..., Site]) -> None:
+    site = make_site("rank", items=2, language="de", training=1, passing=0.9)
+    (row,) = site.store.item_page(site.project.id)
+    site.store.set_gold(site.project.id, {row["item"]: "4>3>2>1"})
+    anna, token = site.add("anna")
+    client = site.client(token)
+    form = fields(client.get("/").text, "/answer")
+    shown = site.store.assignment(anna.id, int(form["assignment"])).shown.order
+    order = [shown.index(number) + 1 for number in (3, 4, 2, 1)]  # the first two are known the other way round
+    said = {f"criterion_place_{place}": str(order[place - 1]) for place in (1, 2, 3)}
+    page = client.post("/answer", data={**form, **said}).text
+    assert 'data-kind="told"' in page and "umgekehrt bekannt sind, 1 von 6:" in page
+    assert f"Sie haben Paar {order[0]} vor Paar {order[1]} gesetzt" in page
+    waiting = client.get("/").text
+    assert "In Ihren Rangfolgen zur Übung sind 83% der Vergleiche wie erwartet; nötig sind 90%" in waiting
+    overview = site.client(ADMIN).get("/admin").text
+    assert "0.833 of 1 training items right" in overview
