@@ -17,6 +17,7 @@ from popmargin.errors import ConfigError, DataError
 from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.outside.import_labels import import_labels
 from popmargin.label.projects.append import append_rows
+from popmargin.label.projects.choose_items import choose_items
 from popmargin.label.projects.draft import draft_items, draw_rankings
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.quality.label_quality import label_quality
@@ -131,5 +132,8 @@ def test_a_project_goes_on_and_takes_new_rows(store: LabelStore) -> None:
     found = store.browsed(project.id, rows[0]["item"])
     assert len(found.ranked) == 2 and len(found.others) == 3
     assert [one.id for one in store.browse(project.id, words="p8").items] == [
+        row["item"] for row, one in zip(rows[3:], new, strict=True) if "p8" in one
+    ]
+    assert choose_items(store, project, ids=["p8"]) == [
         row["item"] for row, one in zip(rows[3:], new, strict=True) if "p8" in one
     ]

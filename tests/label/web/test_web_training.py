@@ -117,3 +117,21 @@ def test_a_ranking_is_told_what_was_ranked_otherwise(make_site: Callable[..., Si
     assert "In Ihren Rangfolgen zur Übung sind 83% der Vergleiche wie erwartet; nötig sind 90%" in waiting
     overview = site.client(ADMIN).get("/admin").text
     assert "0.833 of 1 training items right" in overview
+
+
+def test_votes_on_a_ranking_are_said_in_the_order_of_the_screen(make_site: Callable[..., Site]) -> None:
+    site = make_site("rank", items=2, overlap=2)
+    for name, order in (("anna", "1>2>3>4"), ("ben", "4>3>2>1")):
+        who, _ = site.add(name)
+        given = site.store.next_assignment(who.id)
+        site.store.record(who.id, given.id, order, request=name)
+    eve, token = site.add("eve")
+    site.store.set_adjudicator(eve.id, True)
+    client = site.client(token)
+    queue = client.get("/disputed").text
+    assert queue.count("Prompt number") == 4 and "4: Prompt number 3?" in queue
+    page = client.get("/").text
+    shown = site.store.next_assignment(eve.id).shown.order
+    places = {number: f"Pair {shown.index(number) + 1}" for number in (1, 2, 3, 4)}
+    for numbers in ((1, 2, 3, 4), (4, 3, 2, 1)):
+        assert " &gt; ".join(places[number] for number in numbers) in page
