@@ -15,7 +15,6 @@ from label_stores import preferences
 from popmargin.data.questions import numbers_of, order_of
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.export.pop_edges import pop_edges
-from popmargin.label.outside.import_labels import import_labels
 from popmargin.label.projects.append import append_rows
 from popmargin.label.projects.choose_items import choose_items
 from popmargin.label.projects.draft import draft_items, draw_rankings
@@ -93,13 +92,6 @@ def test_what_is_no_order_of_the_item_is_refused(store: LabelStore) -> None:
     store.record(person.id, given.id, "unsure", request="r-unsure")
     edges, account = pop_edges(store, project)
     assert (len(edges), account.left_out["unsure"]) == (0, 1)
-
-
-def test_labels_from_elsewhere_are_refused(store: LabelStore, tmp_path: Path) -> None:
-    project = open_project(store, preferences(4), rank=3, say=lambda _: None)
-    (tmp_path / "votes.csv").write_text("first,second,verdict,annotator\np0,p1,first,a\n")
-    with pytest.raises(ConfigError, match="which no other tool exports"):
-        import_labels(store, project, tmp_path / "votes.csv", format="csv")
 
 
 def test_settings_that_make_no_sense_for_rankings_are_named() -> None:
