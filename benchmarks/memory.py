@@ -8,7 +8,8 @@ are counted, not the pages of the process: those that are alive before a phase, 
 and takes back in it. Each cell runs in processes of its own, forked from one that has imported everything; the process
 with the most counts. `planned` is the estimate of `popmargin train --dry-run` for the same cell, `kept` what is still
 alive after the last step, and `sent` what a process has sent to others in that step, as the system counts it (Linux).
-ZeRO-3 needs DeepSpeed, with buckets of a million elements here, not 500 million.
+ZeRO-3 needs DeepSpeed, with buckets of a million elements here, not 500 million, and no more of what it has
+gathered left whole, not a billion.
 """
 
 import argparse
@@ -47,14 +48,19 @@ TARGETS = {
 COLUMNS = ("load", "training", "planned", "kept", "saving", "sent")
 SENT = slice(200, 208)
 """Of `tcpi_bytes_sent` in Linux's `struct tcp_info`."""
-BUCKETS = dict.fromkeys(("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_max_live_parameters"), 10**6)
+BOUNDED = (
+    "reduce_bucket_size",
+    "stage3_prefetch_bucket_size",
+    "stage3_max_live_parameters",
+    "stage3_max_reuse_distance",
+)
 WRAPPED: dict[str, dict[str, Any]] = {
     "ddp": {},
     "fsdp2": {"fsdp": True, "fsdp_config": {"version": 2}},
     "zero3": {"deepspeed": json.loads(launch_file("zero3.json").read_text())},
 }
 """How several processes train one model here."""
-WRAPPED["zero3"]["deepspeed"]["zero_optimization"] |= BUCKETS
+WRAPPED["zero3"]["deepspeed"]["zero_optimization"] |= dict.fromkeys(BOUNDED, 10**6)
 
 
 @dataclass(frozen=True)
@@ -240,15 +246,10 @@ def sent_bytes() -> int:
 
 def table(entries: list[dict[str, Any]], parameters: int) -> str:
     """Bytes a parameter, in Markdown."""
-    lines = [
-        "| trained | processes | target | load and reference | training | planned | kept | saving | sent |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = [f"| trained | processes | target | {' | '.join(COLUMNS)} |", f"|{'---|' * (3 + len(COLUMNS))}"]
     for entry in entries:
         cell = entry["cell"]
-        sizes = " | ".join(
-            f"{entry[name] / parameters:.2f}" for name in ("load", "training", "planned", "kept", "saving")
-        )
+        sizes = " | ".join(f"{entry[name] / parameters:.2f}" for name in COLUMNS)
         shared = cell["processes"] if cell["processes"] == 1 else f"{cell['processes']}, {cell['wrapped']}"
         lines.append(f"| {cell['trained']} | {shared} | {cell['target']} | {sizes} |")
     return "\n".join([f"Bytes a parameter and process ({parameters:,} parameters):", "", *lines])
