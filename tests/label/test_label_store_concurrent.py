@@ -37,17 +37,20 @@ def label(url: str, people: list[int], labels: int) -> None:
         raise failures[0]
 
 
-def run_everybody(url: str, *, people: int, labels: int, overlap: int) -> None:
+def run_everybody(url: str, *, people: int, labels: int, overlap: int, chained: bool = False) -> None:
     """Items for exactly people × labels answers; all of them must come, and every item must be full.
 
-    With an overlap of 1 everybody finds `labels` items; else they go on until they are told that nothing is left.
+    With an overlap of 1 everybody finds `labels` items; else they go on until they are told that nothing is left. Where
+    tasks are chained, every answer also waits for a webhook.
     """
     items = people * labels // overlap
     with LabelStore.open(url) as store:
         project = store.create_project("crowd", overlap=overlap)
         store.import_preferences(project.id, preferences(items + 1))
         ids = [f"p{row}" for row in range(items + 1)]
-        store.add_items(project.id, "pop", ids[:-1], ids[1:])
+        store.add_items(project.id, "pop", ids[:-1], ids[1:], chained=chained)
+        if chained:
+            store.webhooks.set(project.id, "https://example.org/hook")
         numbers = [store.add_annotator(project.id, f"person {number}")[0].id for number in range(people)]
     limit = labels if overlap == 1 else items
     context = multiprocessing.get_context("spawn")
@@ -70,6 +73,9 @@ def run_everybody(url: str, *, people: int, labels: int, overlap: int) -> None:
             assert set(Counter(table["annotator"].to_pylist()).values()) == {labels}
         progress = store.progress(project.id)
         assert (progress.labels_done, progress.labels_wanted, progress.leased) == (people * labels, people * labels, 0)
+        hook = store.webhooks.of(project.id)
+        told = 2 * people * labels + 1  # every label, every item that is full, and the end
+        assert (0 if hook is None else hook.waiting) == (told if chained else 0)
 
 
 @pytest.mark.slow
@@ -81,5 +87,6 @@ def test_overlap_holds_when_everybody_labels_at_once(url: str, overlap: int) -> 
 
 @pytest.mark.slow
 def test_32_annotators_at_once(url: str) -> None:
-    """POPMARGIN_LABELS=1000 asks for as many of each, which takes minutes a database."""
-    run_everybody(url, people=32, labels=int(os.environ.get("POPMARGIN_LABELS", "100")), overlap=1)
+    """POPMARGIN_PEOPLE=64 POPMARGIN_LABELS=500 asks for more of both, which takes many minutes a database."""
+    people, labels = (int(os.environ.get(f"POPMARGIN_{name}", few)) for name, few in (("PEOPLE", 32), ("LABELS", 100)))
+    run_everybody(url, people=people, labels=labels, overlap=1, chained=True)
