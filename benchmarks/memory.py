@@ -36,7 +36,7 @@ from popmargin.training.launch_files import launch_file
 from popmargin.training.memory import TensorPeak, live_bytes
 from several_on_cpu import allow_fsdp_on_cpus, without_compiled_operations
 
-MODEL = {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 8, "num_attention_heads": 6,
+MODEL = {"hidden_size": 384, "intermediate_size": 1152, "num_attention_heads": 6,
          "num_key_value_heads": 6, "tie_word_embeddings": True, "max_position_embeddings": 1024}  # fmt: skip
 TRAINED = {"full": {}, "lora": {"model": {"lora_rank": 8}}}
 TARGETS = {
@@ -86,6 +86,7 @@ def main() -> int:
     parser.add_argument("--target", choices=list(TARGETS), help="one target; default: all")
     parser.add_argument("--wrapped", choices=list(WRAPPED), help="how two processes share a model; default: all")
     parser.add_argument("--processes", type=int, choices=[1, 2], help="default: both")
+    parser.add_argument("--layers", type=int, default=8, help="of the model: what stays whole grows with them")
     args = parser.parse_args()
     cells = [Cell(trained, processes, wrapped, target)
              for processes in (1, 2) for wrapped in (tuple(WRAPPED) if processes > 1 else ("alone",))
@@ -93,7 +94,7 @@ def main() -> int:
              if args.processes in (None, processes) and args.only in (None, trained)
              and args.target in (None, target) and (processes == 1 or args.wrapped in (None, wrapped))]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
-        parameters = prepare(Path(folder))
+        parameters = prepare(Path(folder), args.layers)
         entries = [measure(Path(folder), cell) | {"cell": asdict(cell)} for cell in cells]
     print(table(entries, parameters))
     if args.json is not None:
@@ -101,7 +102,7 @@ def main() -> int:
     return 0
 
 
-def prepare(folder: Path) -> int:
+def prepare(folder: Path, layers: int) -> int:
     """Import everything, and write the model; returns its parameters."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, trainer  # noqa: F401
 
@@ -112,7 +113,7 @@ def prepare(folder: Path) -> int:
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(demo_model_path())
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **MODEL))
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), num_hidden_layers=layers, **MODEL))
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     (folder / "data.parquet").symlink_to(Path(popmargin.demo.__file__).parent / "sentiment.parquet")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 import pytest
-from label_stores import Clock
+from label_stores import Clock, preferences
 
 from popmargin.errors import DataError
 from popmargin.label.export.pop_edges import pop_edges
@@ -128,3 +128,32 @@ def now_item(store: LabelStore, project: Project) -> int:
     """The item of a single preference."""
     rows = [row for batch in store.items(project.id) for row in batch.to_pylist()]
     return next(row["item"] for row in rows if row["kind"] == "preference")
+
+
+def test_rankings_are_disputed_where_half_of_their_comparisons_are(store: LabelStore) -> None:
+    """Of six comparisons two people differ in two, in three, and in five; the last two wait for somebody to decide."""
+    project = store.create_project("ranks", overlap=2)
+    store.import_preferences(project.id, preferences(13))
+    groups = [[f"p{row + place}" for place in range(4)] for row in (0, 3, 6, 9)]
+    store.add_items(project.id, "rank", [one[0] for one in groups], others=[one[1:] for one in groups], chained=True)
+    items = [row["item"] for batch in store.items(project.id) for row in batch.to_pylist()]
+    said = {"ann": ["1>2>3>4"] * 3 + ["4>3>2>1"], "ben": ["2>1>4>3", "4>1>2>3", "4>3>1>2", "unsure"]}
+    for name, orders in said.items():
+        vote(store, store.add_annotator(project.id, name)[0], dict(zip(items, orders, strict=True)))
+    assert store.disputed(project.id) == 2
+    assert [one.item for one in store.disputed_items(project.id, 10)] == items[1:3]
+    assert [one.id for one in store.browse(project.id, state="disputed").items] == items[1:3]
+    assert [one.disputed for one in store.browse(project.id).items] == [False, True, True, False]
+    assert store.disputed_items(project.id, 1)[0].prompts == tuple(f"Question {row}? ‹ü› 🙂" for row in (3, 4, 5, 6))
+    assert [one.verdict for one in store.votes_on(items[1])] == ["1>2>3>4", "4>1>2>3"]
+    judge, _ = store.add_annotator(project.id, "eve")
+    store.set_adjudicator(judge.id, True)
+    vote(store, judge, {items[1]: "2>1>4>3", items[2]: "unsure"})
+    assert store.disputed(project.id) == 0
+    edges, account = pop_edges(store, project)
+    assert account.used == 6 and account.left_out["settled by an adjudicator"] == 2
+    own = [(row["stronger"], row["weaker"]) for row in edges.table.to_pylist() if row["annotator"] == "eve"]
+    assert own == [("p4", "p3"), ("p3", "p6"), ("p6", "p5")]
+    found = label_quality(store.labels(project.id))
+    assert found.adjudications is not None and found.adjudications.items == 1
+    assert found.rankings is not None and [row.name for row in found.rankings.rankers] == ["ann", "ben"]

@@ -15,9 +15,8 @@ from label_stores import preferences
 from popmargin.data.questions import numbers_of, order_of
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.export.pop_edges import pop_edges
-from popmargin.label.outside.import_labels import import_labels
 from popmargin.label.projects.append import append_rows
-from popmargin.label.projects.change_gold import set_known_answers
+from popmargin.label.projects.choose_items import choose_items
 from popmargin.label.projects.draft import draft_items, draw_rankings
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.quality.label_quality import label_quality
@@ -95,15 +94,6 @@ def test_what_is_no_order_of_the_item_is_refused(store: LabelStore) -> None:
     assert (len(edges), account.left_out["unsure"]) == (0, 1)
 
 
-def test_gold_and_labels_from_elsewhere_are_refused(store: LabelStore, tmp_path: Path) -> None:
-    project = open_project(store, preferences(4), rank=3, say=lambda _: None)
-    with pytest.raises(ConfigError, match="which have no gold items"):
-        set_known_answers(store, project, preferences(4), who="me")
-    (tmp_path / "votes.csv").write_text("first,second,verdict,annotator\np0,p1,first,a\n")
-    with pytest.raises(ConfigError, match="which no other tool exports"):
-        import_labels(store, project, tmp_path / "votes.csv", format="csv")
-
-
 def test_settings_that_make_no_sense_for_rankings_are_named() -> None:
     data = preferences(6)
     for options, message in (
@@ -134,5 +124,8 @@ def test_a_project_goes_on_and_takes_new_rows(store: LabelStore) -> None:
     found = store.browsed(project.id, rows[0]["item"])
     assert len(found.ranked) == 2 and len(found.others) == 3
     assert [one.id for one in store.browse(project.id, words="p8").items] == [
+        row["item"] for row, one in zip(rows[3:], new, strict=True) if "p8" in one
+    ]
+    assert choose_items(store, project, ids=["p8"]) == [
         row["item"] for row, one in zip(rows[3:], new, strict=True) if "p8" in one
     ]

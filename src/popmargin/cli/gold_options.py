@@ -10,9 +10,10 @@ from popmargin.pop.edges import PopEdges
 
 if TYPE_CHECKING:
     from popmargin.data.schema import Preferences
+    from popmargin.label.projects.known_orders import KnownOrders
 
 
-def read_gold(path: Path, kind: Kind) -> "PopEdges | Preferences":
+def read_gold(path: Path, kind: Kind) -> "PopEdges | Preferences | KnownOrders":
     """Known answers for items of a kind, with their own layout: the options of the data do not apply.
 
     Raises:
@@ -20,6 +21,10 @@ def read_gold(path: Path, kind: Kind) -> "PopEdges | Preferences":
     """
     if kind == "pop":
         return PopEdges.load(path)
+    if kind == "rank":
+        from popmargin.label.projects.known_orders import read_orders
+
+        return read_orders(path)
     from popmargin.data.load import load_preferences
 
     gold = load_preferences(path, ties="drop" if kind == "rating" else "keep")

@@ -199,6 +199,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
     from popmargin.label.export.criteria_columns import criteria_labels
     from popmargin.label.export.csv_files import said, write_csv
     from popmargin.label.export.label_files import save_labels
+    from popmargin.label.export.ordered_ids import with_orders
     from popmargin.label.export.pop_edges import pop_edges
     from popmargin.label.export.preferences import preferences_of, read_strengths
     from popmargin.label.export.rated_responses import rated_responses
@@ -280,7 +281,7 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
         labels = (
             store.label_history(project.id) if kind == "history" else store.labels(project.id, without=args.without)
         )
-        guarded = save_labels(criteria_labels(labels, project), args.out, formulas=formulas)
+        guarded = save_labels(with_orders(criteria_labels(labels, project)), args.out, formulas=formulas)
         print(f"wrote {counted(labels.num_rows, 'revision' if kind == 'history' else 'label')} to {args.out}")
     if guarded:
         print(said(guarded))

@@ -24,7 +24,9 @@ def add_parser(subparsers: Any) -> None:
         help="whose export it is; csv and jsonl have one label a row, as `label export --as labels` writes them "
         "(default: by file name, csv or jsonl)",
     )
-    parser.add_argument("--kind", choices=("pop", "preference", "rating"), help="of the items (default: the only one)")
+    parser.add_argument(
+        "--kind", choices=("pop", "preference", "rating", "rank"), help="of the items (default: the only one)"
+    )
     parser.add_argument("--question", metavar="NAME", help="the question to import, if there are several")
     parser.add_argument("--annotator", metavar="NAME", help="who gave labels of which the file does not say it")
     parser.add_argument(

@@ -49,14 +49,17 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gold",
         type=Path,
-        help="known answers that everybody is asked for: PoP edges for pairs of preferences, preferences with their "
-        "labels or ratings for the other kinds; read without the data options",
+        help="known answers that everybody is asked for: PoP edges for pairs of preferences, a column `order` of "
+        "ids for rankings, preferences with their labels or ratings for the other kinds; read without the data options",
     )
     parser.add_argument(
         "--training", type=int, metavar="N", help="gold items that everybody gets first, with feedback (default: none)"
     )
     parser.add_argument(
-        "--passing", type=float, metavar="SHARE", help="share of them to get right; others wait for you (default: none)"
+        "--passing",
+        type=float,
+        metavar="SHARE",
+        help="share of them to get right, in rankings of their comparisons; others wait for you (default: none)",
     )
     parser.add_argument(
         "--wording", help="what the better response is more of, in the question: 'more convincing' (default: better)"
@@ -104,13 +107,14 @@ def project_settings(args: argparse.Namespace) -> dict[str, Any]:
         DataError: a file that cannot be read.
     """
     guidelines = None if args.guidelines is None else read_guidelines(args.guidelines)
+    kind = args.kind or ("pop" if args.rank is None else "rank")
     return {
         "kind": args.kind,
         "sampling": args.pairs_of_pairs,
         "k": args.k,
         "seed": args.seed,
         "edges": None if args.edges is None else PopEdges.load(args.edges),
-        "gold": None if args.gold is None else read_gold(args.gold, args.kind or "pop"),
+        "gold": None if args.gold is None else read_gold(args.gold, kind),
         "scale": args.scale,
         "rank": args.rank,
         "overlap": args.overlap,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Literal, NewType, get_args
 
 from popmargin.data.conversation import Text
@@ -74,13 +74,35 @@ def numbers_of(order: str) -> list[int]:
     return [int(number) for number in order.split(">")]
 
 
+def turned_pairs(order: str, other: str) -> list[tuple[int, int]]:
+    """The comparisons in which an order of the same preferences differs from another one: (above, below) in it.
+
+    Example:
+        >>> turned_pairs("2>1>3", "1>2>3"), turned_pairs("1>2>3", "1>2>3")
+        ([(2, 1)], [])
+    """
+    place = {number: at for at, number in enumerate(numbers_of(other))}
+    return [(one, two) for one, two in combinations(numbers_of(order), 2) if place[one] > place[two]]
+
+
+def same_share(order: str, other: str) -> float:
+    """Share of the comparisons that are the same in two orders: ½ by chance, (1 + τ) / 2 by Kendall's τ.
+
+    Example:
+        >>> same_share("2>1>3", "1>2>3"), same_share("3>2>1", "1>2>3")
+        (0.6666666666666667, 0.0)
+    """
+    size = len(numbers_of(order))
+    return 1 - len(turned_pairs(order, other)) / (size * (size - 1) / 2)
+
+
 def is_order(verdict: str | None) -> bool:
     """Whether a verdict is the answer to a ranking."""
     return verdict is not None and any(verdict in orders_of(size) for size in RANKED)
 
 
 def golds_of(kind: Kind, scale: int | None = None) -> tuple[Verdict, ...]:
-    """The answers of a kind that can be known beforehand; for rankings there are none."""
+    """The answers of a kind that can be known beforehand; for rankings there are only orders."""
     if kind == "rank":
         return ()
     return RATINGS[:scale] if kind == "rating" else verdicts_of(kind)

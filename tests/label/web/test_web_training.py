@@ -98,3 +98,40 @@ def test_an_adjudicator_sees_the_votes_unless_they_are_hidden(make_site: Callabl
     assert "is not shown in this project" in hidden and "as anna" not in hidden
     page = client.post("/answer", data={**fields(html, "/answer"), "choice": "left"})
     assert page.status_code == 200 and site.store.disputed(site.project.id) == 2  # the next one is open
+
+
+def test_a_ranking_is_told_what_was_ranked_otherwise(make_site: Callable[..., Site]) -> None:
+    site = make_site("rank", items=2, language="de", training=1, passing=0.9)
+    (row,) = site.store.item_page(site.project.id)
+    site.store.set_gold(site.project.id, {row["item"]: "4>3>2>1"})
+    anna, token = site.add("anna")
+    client = site.client(token)
+    form = fields(client.get("/").text, "/answer")
+    shown = site.store.assignment(anna.id, int(form["assignment"])).shown.order
+    order = [shown.index(number) + 1 for number in (3, 4, 2, 1)]  # the first two are known the other way round
+    said = {f"criterion_place_{place}": str(order[place - 1]) for place in (1, 2, 3)}
+    page = client.post("/answer", data={**form, **said}).text
+    assert 'data-kind="told"' in page and "umgekehrt bekannt sind, 1 von 6:" in page
+    assert f"Sie haben Paar {order[0]} vor Paar {order[1]} gesetzt" in page
+    waiting = client.get("/").text
+    assert "In Ihren Rangfolgen zur Übung sind 83% der Vergleiche wie erwartet; nötig sind 90%" in waiting
+    overview = site.client(ADMIN).get("/admin").text
+    assert "0.833 of 1 training items right" in overview
+
+
+def test_votes_on_a_ranking_are_said_in_the_order_of_the_screen(make_site: Callable[..., Site]) -> None:
+    site = make_site("rank", items=2, overlap=2)
+    for name, order in (("anna", "1>2>3>4"), ("ben", "4>3>2>1")):
+        who, _ = site.add(name)
+        given = site.store.next_assignment(who.id)
+        site.store.record(who.id, given.id, order, request=name)
+    eve, token = site.add("eve")
+    site.store.set_adjudicator(eve.id, True)
+    client = site.client(token)
+    queue = client.get("/disputed").text
+    assert queue.count("Prompt number") == 4 and "4: Prompt number 3?" in queue
+    page = client.get("/").text
+    shown = site.store.next_assignment(eve.id).shown.order
+    places = {number: f"Pair {shown.index(number) + 1}" for number in (1, 2, 3, 4)}
+    for numbers in ((1, 2, 3, 4), (4, 3, 2, 1)):
+        assert " &gt; ".join(places[number] for number in numbers) in page

@@ -28,6 +28,9 @@ def people_first(labels: Any, models: Models) -> Any:
     if models == "equal":
         return labels
     person = pc.equal(labels["annotator_kind"], "person")
-    decided = pc.is_in(labels["verdict"], value_set=pa.array([*DECIDED, "wrong", "both_bad"]))
+    decided = pc.or_(
+        pc.is_in(labels["verdict"], value_set=pa.array([*DECIDED, "wrong", "both_bad"])),
+        pc.match_substring(labels["verdict"], ">"),
+    )
     items = labels.filter(pc.and_(person, decided))["item"].unique()
     return labels.filter(pc.or_(person, pc.invert(pc.is_in(labels["item"], value_set=items))))

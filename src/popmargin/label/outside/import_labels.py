@@ -8,11 +8,12 @@ from typing import Any
 
 from popmargin.account import Step
 from popmargin.data.locate import open_source
-from popmargin.data.questions import Kind
+from popmargin.data.questions import Kind, Verdict
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.outside import argilla, label_columns, label_studio, potato
 from popmargin.label.outside.match import Matcher
 from popmargin.label.outside.on_criteria import check_format, verdicts_on, with_verdict
+from popmargin.label.outside.on_rankings import RankedItems, check_ranking_format, with_order
 from popmargin.label.outside.outside_label import LeftOut, OutsideLabel, Parser, time_of
 from popmargin.label.outside.verdicts import check_answers, verdict_of
 from popmargin.label.projects.same_project import item_kinds
@@ -31,7 +32,7 @@ PARSERS: dict[str, Parser] = {
     "jsonl": label_columns.read,
 }
 """Whose exports are read; a file parses into labels and rows without one."""
-FIELDS = ("prompt", "response_a", "response_b", "response", *label_columns.NAMES)
+FIELDS = ("prompt", "response_a", "response_b", "response", "order", *label_columns.NAMES)
 """What `columns` may name."""
 _POTATO = (*(f"annotated_instances.{suffix}" for suffix in ("jsonl", "json", "csv", "tsv")), "user_state.json")
 _OTHER: dict[Any, Any] = {"first": "second", "second": "first"}
@@ -98,11 +99,13 @@ def import_labels(
             raise ConfigError(f"--column {field}=…: '{field}' is not a field. {did_you_mean(field, fields)}")
     check_format(project.criteria, format, question)
     asked = _asked(store, project, kind)
+    if asked == "rank":
+        check_ranking_format(format, project.name)
     check_answers(answers or {}, asked, project.scale)
-    now, read = clock(), list(_read(Path(source), format, question, named or {}, annotator, project.criteria))
+    now, read = clock(), list(_read(Path(source), format, question, named or {}, annotator, project.criteria, asked))
     left_out = [found for found in read if isinstance(found, LeftOut)]
     given, untimed = dict[str, dict[int, tuple[OutsideLabel, OutsideAnswer]]](), set[int]()
-    matcher = Matcher(store, project, asked)
+    matcher = RankedItems(store, project) if asked == "rank" else Matcher(store, project, asked)
     models = {who.name for who in store.annotators(project.id) if who.kind != "person"}
     for outside in (found for found in read if isinstance(found, OutsideLabel)):
         made = _made(outside, asked, project, matcher, answers or {}, now, named or {})
@@ -157,11 +160,6 @@ def _asked(store: LabelStore, project: Project, kind: Kind | None) -> Kind:
         raise ConfigError(f"Project '{project.name}' asks for {' and '.join(kinds)}. Choose one with --kind.")
     if kind not in (None, *kinds):
         raise ConfigError(f"Project '{project.name}' asks for {' and '.join(kinds)}, not {kind}.")
-    if (kind or kinds[0]) == "rank":
-        raise ConfigError(
-            f"Project '{project.name}' asks for rankings of several preferences, which no other tool exports. "
-            "Import labels into a project of another kind."
-        )
     return kind or kinds[0]
 
 
@@ -197,11 +195,13 @@ def _made(
     outside: OutsideLabel,
     kind: Kind,
     project: Project,
-    matcher: Matcher,
+    matcher: Matcher | RankedItems,
     answers: Mapping[str, str],
     now: datetime,
     named: Mapping[str, str],
 ) -> OutsideAnswer | LeftOut:
+    if isinstance(matcher, RankedItems):
+        return _ranked(outside, matcher, answers, now)
     found = matcher.find(outside)
     if isinstance(found, LeftOut):
         return found
@@ -229,25 +229,50 @@ def _made(
     order = outside.order
     if turned and order is not None:
         order = (not order[0], order[2], order[1]) if kind == "pop" else (order[0], not order[1], order[2])
+
+    def check(answer: Answer) -> None:
+        answer.check(kind, project.scale)
+        check_verdicts(project.criteria, criteria, kind, project.scale, both_bad=project.both_bad)
+
+    made = _answer(outside, verdict, now, check, wrong=wrong, criteria=criteria)
+    return made if isinstance(made, LeftOut) else OutsideAnswer(item=number, answer=made[0], at=made[1], order=order)
+
+
+def _answer(
+    outside: OutsideLabel, verdict: Verdict, now: datetime, check: Callable[[Answer], None], **more: Any
+) -> tuple[Answer, datetime] | LeftOut:
+    """The answer with what stands beside it, and its time."""
     try:
         answer = Answer(
             verdict=verdict,
             request=request_of(outside.place),
-            wrong=wrong,
             confidence=_number(outside.confidence, "confidence"),
             note=outside.note,
             seconds=_number(outside.seconds, "seconds"),
-            criteria=criteria,
+            **more,
         )
-        answer.check(kind, project.scale)
-        check_verdicts(project.criteria, criteria, kind, project.scale, both_bad=project.both_bad)
-        at = now if outside.at is None or outside.at == "" else time_of(outside.at)
+        check(answer)
+        return answer, now if outside.at is None or outside.at == "" else time_of(outside.at)
     except (DataError, ValueError) as error:
         message = str(error) if isinstance(error, DataError) else f"'{str(outside.at)[:40]}' is not a time."
         return LeftOut(
             place=outside.place, reason="unusable value", message=message, remedy="correct it, or leave it empty."
         )
-    return OutsideAnswer(item=number, answer=answer, at=at, order=order)
+
+
+def _ranked(
+    outside: OutsideLabel, items: RankedItems, answers: Mapping[str, str], now: datetime
+) -> OutsideAnswer | LeftOut:
+    found = items.read(outside, unsure=verdict_of(outside.values[0], "rank", None, answers) == "unsure")
+    if isinstance(found, LeftOut):
+        return found
+    made = _answer(outside, found.verdict, now, lambda answer: answer.check("rank", others=found.others))
+    if isinstance(made, LeftOut):
+        return made
+    answer, at = made
+    return OutsideAnswer(
+        item=found.item, answer=answer, at=at, order=outside.order, size=found.size, shown_order=found.shown
+    )
 
 
 def _number(value: Any, name: str) -> float | None:
@@ -266,6 +291,7 @@ def _read(
     named: Mapping[str, str],
     annotator: str | None,
     criteria: Sequence[Criterion],
+    kind: Kind,
 ) -> Iterator[OutsideLabel | LeftOut]:
     """The labels of a file; where it does not say who gave them, those of `annotator`, or in Potato's folders of the
     folder's name."""
@@ -273,7 +299,11 @@ def _read(
     for path in files:
         broken: list[LeftOut] = []
         rows = _rows(path, broken)
-        for found in PARSERS[format](with_verdict(rows, criteria, named) if criteria else rows, question, named):
+        if criteria:
+            rows = with_verdict(rows, criteria, named)
+        elif kind == "rank":
+            rows = with_order(rows, {**named, **({} if question is None else {"label": question})})
+        for found in PARSERS[format](rows, question, named):
             if isinstance(found, OutsideLabel) and found.annotator is None:
                 who = annotator or (path.parent.name if format == "potato" and source.is_dir() else None)
                 found = replace(found, annotator=who)

@@ -162,7 +162,9 @@ def _rankings(
     if sampling is not None:
         raise ConfigError("--pairs-of-pairs draws pairs of preferences, but 'rank' asks about several. Remove it.")
     refuse_unlabelled(data)
-    size = len(load_others(next(iter(store.items(project.id)))["others"][0].as_py())) + 1
+    rows = [row for batch in store.items(project.id) for row in batch.select(["others", "gold"]).to_pylist()]
+    usual = next((row for row in rows if row["gold"] is None), rows[0])  # known orders may be longer or shorter
+    size = len(load_others(usual["others"])) + 1
     rng = np.random.default_rng([project.seed % 2**63, len(old)])
     some = rng.choice(len(old), max(1, size - len(data)), replace=False).tolist()
     ids = [*(old[row] for row in some), *data.ids]

@@ -7,6 +7,7 @@ import numpy as np
 
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean, first_few
 from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.ranked_items import load_others
 from popmargin.label.store.records import Project
 
 
@@ -44,7 +45,7 @@ def choose_items(
     chosen: list[int] = []
     for batch in store.items(project.id):
         for row in batch.to_pylist():
-            about = {row["first"]} if row["second"] is None else {row["first"], row["second"]}
+            about = {row["first"], *load_others(row["others"])} | ({row["second"]} - {None})
             if row["gold"] is None and about <= fitting and (not wanted or wanted & about):
                 chosen.append(row["item"])
     if not chosen:

@@ -12,12 +12,14 @@ from popmargin.data.questions import RANKED, SIDES, Kind, Side, Verdict
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.projects.known_answers import (
+    Gold,
     columns_of,
     known_answers,
     known_ratings,
     known_sides,
     response_keys,
 )
+from popmargin.label.projects.known_orders import KnownOrders, order_in
 from popmargin.label.store.items import check_settings, storable_columns
 from popmargin.label.store.shown_columns import check_shown
 from popmargin.pop.chains import chain_pairs
@@ -56,7 +58,7 @@ def draft_items(
     sampling: str | None = None,
     k: int | None = None,
     edges: PopEdges | None = None,
-    gold: PopEdges | Preferences | None = None,
+    gold: Gold | None = None,
     scale: int | None = None,
     rank: int | None = None,
     seed: int | None = None,
@@ -86,19 +88,19 @@ def draft_items(
         given = "edges name the pairs" if edges is not None else f"items of kind '{kind}' are not pairs"
         raise ConfigError(f"{' and '.join(drawn)} draws pairs of preferences, but {given}. Remove it.")
     if kind == "rating":
-        if isinstance(gold, PopEdges):
-            raise ConfigError("for ratings, gold must be preferences with known ratings, not PoP edges.")
+        if gold is not None and not isinstance(gold, Preferences):
+            raise ConfigError("for ratings, gold must be preferences with known ratings, not comparisons.")
         return _responses(data, scale or SCALE, gold)
     if scale is not None:
         raise ConfigError(f"A scale is only for kind 'rating', not '{kind}'.")
     if kind == "preference":
-        if isinstance(gold, PopEdges):
-            raise ConfigError("for single preferences, gold must be preferences with known labels, not PoP edges.")
+        if gold is not None and not isinstance(gold, Preferences):
+            raise ConfigError("for single preferences, gold must be preferences with known labels, not comparisons.")
         known = {} if gold is None else known_sides(columns_of(data), data.report.source, gold)
         return Draft(kind=kind, first=data.ids, gold=[known.get(key) for key in data.ids] if known else None)
     refuse_unlabelled(data)
-    if isinstance(gold, Preferences):
-        raise ConfigError("for comparisons, gold must be PoP edges, not preferences.")
+    if gold is not None and not isinstance(gold, PopEdges):
+        raise ConfigError("for comparisons, gold must be PoP edges.")
     first, second, golds, steps = _pairs(data, sampling or "chain", 1 if k is None else k, edges, gold, seed or 0)
     unknown = {*first, *second} - set(data.ids)
     if unknown:
@@ -133,21 +135,36 @@ def _rankings(
     seed: int,
     sampling: str | None,
     edges: PopEdges | None,
-    gold: PopEdges | Preferences | None,
+    gold: Gold | None,
     scale: int | None,
 ) -> Draft:
+    """Rankings; those of which the order is known, and that are not among the drawn ones, come first."""
     refuse_unlabelled(data)
-    refused = {"--pairs-of-pairs": sampling, "--edges": edges, "--gold": gold, "--scale": scale}
+    refused = {"--pairs-of-pairs": sampling, "--edges": edges, "--scale": scale}
     given = [name for name, value in refused.items() if value is not None]
     if given:
         raise ConfigError(f"{' and '.join(given)} cannot be used with rankings of several preferences. Omit it.")
     if len(data) < size:
         raise DataError(f"{counted(len(data), 'preference')}: a ranking on one screen needs {size}. Lower --rank.")
-    rows = draw_rankings(len(data), size, k=k, seed=seed)
-    ids = [[data.ids[row] for row in group] for group in rows.tolist()]
+    if gold is not None and not isinstance(gold, KnownOrders):
+        raise ConfigError("for rankings, gold must be known orders: a file with a column 'order'.")
+    known = {} if gold is None else gold.among(set(data.ids), data.report.source)
+    drawn = [[data.ids[row] for row in group] for group in draw_rankings(len(data), size, k=k, seed=seed).tolist()]
+    place = {key: row for row, key in enumerate(data.ids)}
+    others = known.keys() - {frozenset(group) for group in drawn}
+    # In the order of the data, which tells nothing.
+    ids = [*(sorted(order, key=place.__getitem__) for one, order in known.items() if one in others), *drawn]
+    golds: list[Verdict | None] = [
+        order_in(group, known[frozenset(group)]) if frozenset(group) in known else None for group in ids
+    ]
     step = Step(name="preferences to rank", rows_in=len(data), kept={"in some ranking": len(data)}, left_out={})
     return Draft(
-        kind="rank", first=[group[0] for group in ids], others=[group[1:] for group in ids], steps=(step,), chained=True
+        kind="rank",
+        first=[group[0] for group in ids],
+        others=[group[1:] for group in ids],
+        gold=golds if known else None,
+        steps=(step,),
+        chained=True,
     )
 
 

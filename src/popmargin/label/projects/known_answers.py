@@ -7,10 +7,12 @@ from typing import Any
 from popmargin.data.questions import RATINGS, SIDES, Verdict
 from popmargin.data.schema import TEXT_COLUMNS, Preferences
 from popmargin.errors import DataError
+from popmargin.label.projects.known_orders import KnownOrders
 from popmargin.pop.edges import PopEdges
 
-Gold = PopEdges | Preferences
-"""PoP edges for pairs of preferences; preferences with known labels or ratings for the other kinds."""
+Gold = PopEdges | Preferences | KnownOrders
+"""PoP edges for pairs of preferences; orders for rankings; preferences with known labels or ratings for the other
+kinds."""
 
 
 def columns_of(preferences: Preferences) -> dict[str, list[Any]]:

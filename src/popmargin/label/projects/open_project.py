@@ -8,6 +8,7 @@ from popmargin.data.questions import Kind
 from popmargin.data.schema import Preferences, holds_images
 from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.projects.draft import SCALE, draft_items, usual_kind
+from popmargin.label.projects.known_answers import Gold
 from popmargin.label.projects.same_project import (
     item_kinds,
     refuse_other_items,
@@ -31,7 +32,7 @@ def open_project(
     sampling: str | None = None,
     k: int | None = None,
     edges: PopEdges | None = None,
-    gold: PopEdges | Preferences | None = None,
+    gold: Gold | None = None,
     scale: int | None = None,
     rank: int | None = None,
     seed: int | None = None,
@@ -51,7 +52,8 @@ def open_project(
             `usual_kind`).
         sampling, k: how pairs are drawn (see `draw_pairs`); "chain" and 1.
         edges: ask about these pairs instead; their labels are not shown.
-        gold: pairs with a known answer, shown to everybody; for ratings, preferences with known ratings.
+        gold: pairs with a known answer, shown to everybody; for ratings, preferences with known ratings; for rankings,
+            known orders.
         scale: ratings go from 1 to this; 5.
         rank: ask for the order of so many preferences at a time (kind "rank"; 4).
         seed: of the pairs, and of the project; 0.

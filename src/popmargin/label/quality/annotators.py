@@ -15,6 +15,7 @@ import pyarrow.compute
 from popmargin.judges.comparing import flipped
 from popmargin.judges.labeller import read_orders
 from popmargin.label.quality.adjudications import not_adjudicated
+from popmargin.label.quality.annotator_row import AnnotatorRow
 from popmargin.statistics.agreement import alpha_interval, kappa_interval, leave_one_out, pairwise_agreement
 from popmargin.statistics.intervals import UNDEFINED, Interval, binomial_interval
 from popmargin.statistics.jackknife import share_of_sums
@@ -30,14 +31,12 @@ COLUMNS = ("assignment", "item", "kind", "annotator", "annotator_kind", "verdict
 """Columns of a table of labels that `annotator_quality` and `versions.by_version` read."""
 
 
-@dataclass(frozen=True)
-class AnnotatorQuality:
-    """One annotator's labels.
+@dataclass(frozen=True, kw_only=True)
+class AnnotatorQuality(AnnotatorRow):
+    """One annotator's comparisons.
 
     Attributes:
-        labels: current labels, excluding repeats.
-        seconds: median time per label; nan if none was recorded.
-        ties, unsure, wrong, both_bad: shares of the labels.
+        ties, wrong, both_bad: shares of the labels.
         left: share of left (or A) among decided labels; for a judge, among single answers to questions asked in both
             orders.
         consistency: share of repeated items that got the same verdict.
@@ -47,18 +46,9 @@ class AnnotatorQuality:
         flips: share of a judge's questions whose verdict flipped with the order.
     """
 
-    name: str
-    kind: str
-    labels: int
-    seconds: float
     ties: float
-    unsure: float
     wrong: float
     left: Interval
-    consistency: Interval
-    gold: Interval
-    others: Interval
-    kappa: Interval
     flips: Interval
     both_bad: float = 0.0
 

@@ -1,13 +1,13 @@
 """Annotators whose labels deserve a look, with the reasons; nothing is left out because of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 
+from popmargin.label.quality.annotator_row import AnnotatorRow
 from popmargin.label.quality.habits import Habits
 from popmargin.report.metrics import has_bounds, number
-from popmargin.statistics.intervals import Interval, binomial_interval
+from popmargin.statistics.intervals import binomial_interval
 
 MANY = 10
 """Labels that somebody has given before the speed says anything."""
@@ -26,36 +26,7 @@ HURRY = 1 / 3
 """Share of the first median time below which the last one is flagged."""
 
 
-class Measured(Protocol):
-    """What is read of a row of `annotator_quality` or `rating_quality`."""
-
-    @property
-    def name(self) -> str:
-        """Of the annotator."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """Of the annotator."""
-        ...
-
-    @property
-    def labels(self) -> int:
-        """Number of labels."""
-        ...
-
-    @property
-    def seconds(self) -> float:
-        """Median time per label."""
-        ...
-
-    @property
-    def kappa(self) -> Interval:
-        """Cohen's κ with the other people."""
-        ...
-
-
-def flags_of(rows: Sequence[Measured], habits: Mapping[str, Habits] | None = None) -> dict[str, list[str]]:
+def flags_of(rows: Sequence[AnnotatorRow], habits: Mapping[str, Habits] | None = None) -> dict[str, list[str]]:
     """Name of each flagged annotator -> reasons, as phrases.
 
     People are flagged for a median time below `GLANCE`, or below `HASTE` of the other people's median, after `MANY`
@@ -81,7 +52,7 @@ def flags_of(rows: Sequence[Measured], habits: Mapping[str, Habits] | None = Non
     return found
 
 
-def _habit_reasons(row: Measured, habits: Habits | None) -> list[str]:
+def _habit_reasons(row: AnnotatorRow, habits: Habits | None) -> list[str]:
     if habits is None or row.kind != "person":
         return []
     reasons: list[str] = []

@@ -12,45 +12,32 @@ from typing import Any
 import numpy as np
 import pyarrow.compute
 
-from popmargin.data.questions import is_order, numbers_of
+from popmargin.data.questions import is_order, numbers_of, same_share
 from popmargin.label.quality.adjudications import not_adjudicated
+from popmargin.label.quality.annotator_row import AnnotatorRow
 from popmargin.statistics.intervals import UNDEFINED, Interval
 from popmargin.statistics.jackknife import share_of_sums
 
 pc: Any = pyarrow.compute
 COLUMNS = ("kind", "item", "annotator", "annotator_kind", "assignment", "verdict", "shown_order", "repeat_of",
-           "seconds", "adjudicated")  # fmt: skip
+           "seconds", "adjudicated", "gold", "training")  # fmt: skip
 """Columns of a table of labels that `ranking_quality` reads."""
 
 
-@dataclass(frozen=True)
-class RankerQuality:
-    """One annotator's rankings.
+@dataclass(frozen=True, kw_only=True)
+class RankerQuality(AnnotatorRow):
+    """One annotator's rankings; κ is unknown, since orders are compared by τ.
 
     Attributes:
-        labels: current answers, excluding repeats.
-        seconds: median time per answer; nan if none was recorded.
-        unsure: share of answers that are no order.
         others: mean τ with each other person who ranked the item.
         consistency: mean τ of repeated rankings with the first ones.
+        gold: share of the comparisons in gold rankings that are as in the known order.
         left: share of orders that begin with the pair that was furthest left.
         by_chance: what it would be if places on the screen did not matter.
     """
 
-    name: str
-    kind: str
-    labels: int
-    seconds: float
-    unsure: float
-    others: Interval
-    consistency: Interval
     left: Interval
     by_chance: float
-
-    @property
-    def kappa(self) -> Interval:
-        """Unknown: orders are compared by τ."""
-        return UNDEFINED
 
 
 @dataclass(frozen=True)
@@ -77,9 +64,7 @@ def kendall(one: str, other: str) -> float:
         >>> kendall("1>2>3", "1>2>3"), kendall("1>2>3", "3>2>1")
         (1.0, -1.0)
     """
-    place = {number: at for at, number in enumerate(numbers_of(other))}
-    signs = [1 if place[a] < place[b] else -1 for a, b in combinations(numbers_of(one), 2)]
-    return sum(signs) / len(signs)
+    return 2 * same_share(one, other) - 1
 
 
 def ranking_quality(labels: Any) -> RankingQuality | None:
@@ -126,6 +111,7 @@ def _ranker(
         for row in own
         if row["repeat_of"] in first and is_order(row["verdict"])
     ]
+    known = [row for row in orders if row["gold"] is not None and not row["training"]]
     seen = [row for row in orders if row["shown_order"] is not None]
     left = [[float(numbers_of(row["verdict"])[0] == numbers_of(row["shown_order"])[0])] for row in seen]
     return RankerQuality(
@@ -136,6 +122,7 @@ def _ranker(
         unsure=1 - len(orders) / len(once) if once else math.nan,
         others=_mean_tau(others),
         consistency=_mean_tau(again),
+        gold=_mean([[same_share(row["verdict"], row["gold"])] for row in known]),
         left=_mean(left),
         by_chance=float(np.mean([1 / len(numbers_of(row["verdict"])) for row in seen])) if seen else math.nan,
     )

@@ -13,6 +13,7 @@ import pyarrow.compute
 
 from popmargin.data.questions import RATINGS
 from popmargin.label.quality.adjudications import not_adjudicated
+from popmargin.label.quality.annotator_row import AnnotatorRow
 from popmargin.label.quality.annotators import untold_gold
 from popmargin.statistics.agreement import alpha_interval, kappa_interval
 from popmargin.statistics.intervals import Interval, binomial_interval
@@ -21,14 +22,11 @@ from popmargin.statistics.jackknife import row_means
 pc: Any = pyarrow.compute
 
 
-@dataclass(frozen=True)
-class RaterQuality:
+@dataclass(frozen=True, kw_only=True)
+class RaterQuality(AnnotatorRow):
     """One annotator's ratings.
 
     Attributes:
-        labels: current answers, excluding repeats.
-        seconds: median time per answer; nan if none was recorded.
-        unsure: share of answers that are not ratings.
         mean, deviation: of the ratings: where on the scale they are, and how much of it they use.
         consistency: share of repeated items that got the same rating.
         again: mean distance of a repeated rating from the first one.
@@ -37,18 +35,9 @@ class RaterQuality:
         kappa: Cohen's κ with the (lower) median of the other people, distances on the scale weighted by their square.
     """
 
-    name: str
-    kind: str
-    labels: int
-    seconds: float
-    unsure: float
     mean: float
     deviation: float
-    consistency: Interval
     again: float
-    gold: Interval
-    others: Interval
-    kappa: Interval
 
 
 @dataclass(frozen=True)

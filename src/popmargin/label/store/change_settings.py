@@ -9,12 +9,14 @@ from typing import Any
 
 from sqlalchemy import Connection, case, func, select, update
 
-from popmargin.data.questions import Verdict, golds_of
+from popmargin.data.questions import Verdict
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.language.page_texts import ENGLISH, texts_of
 from popmargin.label.store.changes import log_change
+from popmargin.label.store.gold_answers import check_gold
 from popmargin.label.store.items import EVERYBODY, check_settings, first_kind
 from popmargin.label.store.project_events import note
+from popmargin.label.store.ranked_items import load_others
 from popmargin.label.store.records import STATES
 from popmargin.label.store.shown_columns import check_shown, dump_names, stored_names
 from popmargin.label.store.sql_tables import annotator, assignment, item, project
@@ -133,9 +135,8 @@ def set_gold(
     counts = {"new": 0, "changed": 0, "removed": 0}
     for row in rows:
         gold = answers[row.id]
-        known = golds_of(row.kind, found.scale)
-        if gold is not None and gold not in known:
-            raise DataError(f"item {row.id}: gold is {gold!r}. {did_you_mean(str(gold), known)}")
+        if gold is not None:
+            check_gold(gold, row.kind, found.scale, 1 + len(load_others(row.others)), f"item {row.id}")
         if gold == row.gold:
             continue
         kind = "new" if row.gold is None else "removed" if gold is None else "changed"

@@ -3,14 +3,16 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, cast, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, case, cast, func, or_, select
 from sqlalchemy.types import Integer
 
 from popmargin.data.conversation import Text
-from popmargin.data.questions import Verdict
+from popmargin.data.questions import RANKED, Verdict
 from popmargin.label.store.criteria import load_verdicts
+from popmargin.label.store.ranked_items import load_others
 from popmargin.label.store.records import Wrong
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference
 from popmargin.label.store.verdict_on import answers_in
@@ -33,9 +35,9 @@ class Vote:
 def disputed(number: int, answers: Iterable[ColumnElement[Any]]) -> Select[Any]:
     """Items of a project that have all their labels, on which people disagree, and that nobody has adjudicated.
 
-    People whose labels do not count have no say, nor has who cannot tell; ratings disagree from two points on. With
-    several criteria, they disagree on an item if they do on any of these. Rankings are never disputed: people seldom
-    give the same order.
+    People whose labels do not count have no say, nor has who cannot tell; ratings disagree from two points on, and
+    rankings where people are of different minds about at least half of the comparisons (see `_apart`). With several
+    criteria, they disagree on an item if they do on any of these.
 
     Args:
         number: of the project.
@@ -52,7 +54,8 @@ def disputed(number: int, answers: Iterable[ColumnElement[Any]]) -> Select[Any]:
         votes = asked.where(assignment.c.project == number).group_by(assignment.c.item)
         apart = votes.where(item.c.kind.not_in(("rating", "rank"))).having(func.count(func.distinct(said)) > 1)
         far = votes.where(item.c.kind == "rating").having(spread >= _RATING_GAP)
-        contested += [item.c.id.in_(apart), item.c.id.in_(far)]
+        ranked = votes.where(item.c.kind == "rank").having(_apart(said))
+        contested += [item.c.id.in_(apart), item.c.id.in_(far), item.c.id.in_(ranked)]
     return select(item.c.id).where(
         item.c.project == number,
         item.c.gold.is_(None),
@@ -65,7 +68,8 @@ def disputed(number: int, answers: Iterable[ColumnElement[Any]]) -> Select[Any]:
 def contested_item(answers: Iterable[ColumnElement[Any]]) -> ColumnElement[bool]:
     """Whether people disagree on an item of the table, decided or not; one item at a time, by the index of its labels.
 
-    As in `disputed`: ratings disagree from two points on, and any criterion is enough.
+    As in `disputed`: ratings disagree from two points on, rankings on half of the comparisons, and any criterion is
+    enough.
     """
     found: list[ColumnElement[bool]] = []
     for said in answers:
@@ -73,14 +77,28 @@ def contested_item(answers: Iterable[ColumnElement[Any]]) -> ColumnElement[bool]
         rating = cast(said, Integer)
         verdicts = votes.with_only_columns(func.count(func.distinct(said))).scalar_subquery()
         spread = votes.with_only_columns(func.max(rating) - func.min(rating)).scalar_subquery()
+        ranked = votes.with_only_columns(_apart(said)).scalar_subquery()
         found.append(
             case(
                 (item.c.kind == "rating", func.coalesce(spread, 0) >= _RATING_GAP),
-                (item.c.kind == "rank", false()),
+                (item.c.kind == "rank", ranked),
                 else_=verdicts > 1,
             )
         )
     return or_(*found)
+
+
+def _apart(said: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether orders of an item differ on at least half of its comparisons; of two orders: whether Kendall's τ ≤ 0.
+
+    An order of m is 2m − 1 characters, so that half of its m(m − 1)/2 comparisons are (length² − 1)/16.
+    """
+    before = [
+        case((said.like(f"%{one}%{other}%"), 1), else_=0) for one, other in combinations(range(1, RANKED[-1] + 1), 2)
+    ]
+    differ = sum((func.max(one) - func.min(one) for one in before[1:]), func.max(before[0]) - func.min(before[0]))
+    length = func.max(func.length(said))
+    return func.coalesce(16 * differ >= length * length - 1, False)
 
 
 def _votes(said: ColumnElement[Any]) -> Select[Any]:
@@ -155,17 +173,30 @@ def disputed_items(connection: Connection, number: int, limit: int) -> list[Disp
     """The first items of a project that wait for an adjudicator, in its order."""
     one, other = preference.alias("one"), preference.alias("other")
     rows = connection.execute(
-        select(item.c.id, item.c.taken, one.c.prompt, other.c.prompt.label("second"))
+        select(item.c.id, item.c.taken, item.c.others, one.c.prompt, other.c.prompt.label("second"))
         .join_from(item, one, one.c.id == item.c.first)
         .outerjoin(other, other.c.id == item.c.second)
         .where(item.c.id.in_(disputed(number, answers_in(connection, number).values())))
         .order_by(item.c.position)
         .limit(limit)
-    )
+    ).all()
+    ranked = {key for row in rows for key in load_others(row.others)}
+    texts = {
+        row.key: row.prompt
+        for row in connection.execute(
+            select(preference.c.key, preference.c.prompt).where(
+                preference.c.project == number, preference.c.key.in_(ranked)
+            )
+        )
+    }
     return [
         Disputed(
             item=row.id,
-            prompts=tuple(json.loads(text) for text in (row.prompt, row.second) if text is not None),
+            prompts=tuple(
+                json.loads(text)
+                for text in (row.prompt, row.second, *(texts[key] for key in load_others(row.others)))
+                if text is not None
+            ),
             votes=row.taken,
         )
         for row in rows

@@ -8,12 +8,13 @@ from typing import Any, cast
 import numpy as np
 from sqlalchemy import Connection, select, update
 
-from popmargin.data.questions import KINDS, RATINGS, SIDES, Kind, PreferenceText, Side, Verdict, golds_of
+from popmargin.data.questions import KINDS, RATINGS, SIDES, Kind, PreferenceText, Side, Verdict
 from popmargin.data.saving import holds_bytes, known_fields, plain_value
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, holds_images
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.chained_tasks import run_links
 from popmargin.label.store.database import CHUNK, Database
+from popmargin.label.store.gold_answers import check_gold
 from popmargin.label.store.ranked_items import check_rankings
 from popmargin.label.store.sql_tables import annotator, item, preference, project
 
@@ -156,9 +157,9 @@ def add_items(
 ) -> int:
     """Store items after those that the project has: in a shuffled order, or chained, in this one."""
     found = lock_project(connection, number)
-    _check_items(kind, first, second, gold, overlap, response, found)
     known = preference_keys(connection, number)
     _check_rankings(kind, first, others, known, found.name)
+    _check_items(kind, first, second, gold, overlap, response, others, found)
     firsts = _rows_of(known, first, "first", found.name)
     seconds = [None] * len(first) if second is None else _rows_of(known, second, "second", found.name)
     golds = [None] * len(first) if gold is None else list(gold)
@@ -204,7 +205,7 @@ def item_order(seed: int, items: int, count: int) -> list[int]:
 
 
 def _check_items(
-    kind: Any, first: Any, second: Any, gold: Any, overlap: int | None, response: Any, project: Any
+    kind: Any, first: Any, second: Any, gold: Any, overlap: int | None, response: Any, others: Any, project: Any
 ) -> None:
     if kind not in KINDS:
         raise ConfigError(f"kind is {kind!r}. {did_you_mean(str(kind), KINDS)}")
@@ -225,9 +226,9 @@ def _check_items(
         if one == other:
             raise DataError(f"items: row {row}: first and second are the same preference, {one!r}. Remove the row.")
     for row, value in enumerate(gold or ()):
-        known = golds_of(kind, project.scale)
-        if value is not None and value not in known:
-            raise DataError(f"items: row {row}: gold is {value!r}. {did_you_mean(str(value), known)}")
+        if value is not None:
+            size = 1 + (len(others[row]) if others else 0)
+            check_gold(value, kind, project.scale, size, f"items: row {row}")
     for row, value in enumerate(response or ()):
         if value not in SIDES:
             raise DataError(f"items: row {row}: response is {value!r}. {did_you_mean(str(value), SIDES)}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from popmargin.data.questions import order_of
 from popmargin.errors import ConfigError
 from popmargin.label.store import access, items
 from popmargin.label.store.answers import Answer
@@ -15,6 +16,7 @@ from popmargin.label.store.assign import shown
 from popmargin.label.store.criteria import load_criteria, load_verdicts
 from popmargin.label.store.database import Database
 from popmargin.label.store.project_events import note_labels
+from popmargin.label.store.ranked_items import drawn_order
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, project
 
 _COLUMNS = ("swap_pairs", "swap_first", "swap_second")
@@ -22,12 +24,19 @@ _COLUMNS = ("swap_pairs", "swap_first", "swap_second")
 
 @dataclass(frozen=True, kw_only=True)
 class OutsideAnswer:
-    """An answer to an item, with its time, and the order on its screen if that is known."""
+    """An answer to an item, with its time, and the order on its screen if that is known.
+
+    Attributes:
+        size: preferences of a ranking; 0 in other kinds.
+        shown_order: of a ranking: its preferences from left to right; empty if that is not known.
+    """
 
     item: int
     answer: Answer
     at: datetime
     order: tuple[bool, bool, bool] | None = None
+    size: int = 0
+    shown_order: tuple[int, ...] = ()
 
 
 def outside_annotator(connection: Connection, number: int, name: str, now: datetime) -> int:
@@ -174,11 +183,14 @@ def _take_places(connection: Connection, number: int, wanted: Sequence[int]) -> 
     return {row.id: row.gold is None for row in found}
 
 
-def _order(seed: int, who: int, row: OutsideAnswer) -> dict[str, bool | None]:
+def _order(seed: int, who: int, row: OutsideAnswer) -> dict[str, bool | str | None]:
     """The order on the screen: the one that is known, or a drawn one that is marked as such."""
     drawn = shown(seed, who, row.item, repeat=False)
     values = row.order or (drawn.swap_pairs, drawn.swap_first, drawn.swap_second)
-    return {**dict(zip(_COLUMNS, values, strict=True)), "order_unknown": row.order is None}
+    unknown = row.order is None or (row.size > 0 and not row.shown_order)
+    places = row.shown_order or drawn_order(seed, who, row.item, row.size, repeat=False)
+    shown_order = order_of(places) if row.size else None
+    return {**dict(zip(_COLUMNS, values, strict=True)), "shown_order": shown_order, "order_unknown": unknown}
 
 
 def request_of(place: str) -> str:

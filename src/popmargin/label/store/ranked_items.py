@@ -16,6 +16,31 @@ def load_others(stored: str | None) -> list[str]:
     return [] if stored is None else json.loads(stored)
 
 
+def ids_in(value: object) -> list[str]:
+    """The ids in a cell with an order: a list, a list as JSON, or a text with > between them.
+
+    Raises:
+        ValueError: it is none of these.
+
+    Example:
+        >>> ids_in("p3 > p1>p2") == ids_in('["p3", "p1", "p2"]') == ids_in(["p3", "p1", "p2"])
+        True
+    """
+    if isinstance(value, str) and value.strip()[:1] == "[":
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ValueError(f"{value[:60]!r} begins like a list, and is none") from None
+    if isinstance(value, str) and value.strip():
+        value = [one.strip() for one in value.split(">")]
+    found: list[Any] = value if isinstance(value, list) else []
+    if not found:
+        raise ValueError("there is no order")
+    if not all(isinstance(one, str | int) and not isinstance(one, bool) and one != "" for one in found):
+        raise ValueError(f"{str(found)[:60]} is no list of ids")
+    return [str(one) for one in found]
+
+
 def check_rankings(first: Sequence[str], others: Sequence[Sequence[str]]) -> None:
     """Refuse rankings of too few or many preferences, or with one of them twice.
 

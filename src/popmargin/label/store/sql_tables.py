@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, API_ROLES, WRONGS
 
-REVISION = "0070"
+REVISION = "0090"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -174,7 +174,7 @@ item = Table(
     Column("response", String(20)),
     _one_of("response", SIDES),
     Column("gold", String(20)),
-    _one_of("gold", VERDICTS),
+    CheckConstraint(f"gold IN ({', '.join(map(repr, VERDICTS))}) OR gold LIKE '_>%'", name="gold"),
     Column("overlap", Integer, nullable=False),
     Column("taken", Integer, nullable=False),
     _flag("returned"),

@@ -12,6 +12,7 @@ from starlette.background import BackgroundTask
 from popmargin.data.column_names import column_names
 from popmargin.label.export.criteria_columns import criteria_labels
 from popmargin.label.export.label_files import save_labels
+from popmargin.label.export.ordered_ids import with_orders
 from popmargin.label.export.pop_edges import pop_edges
 from popmargin.label.export.preferences import preferences_of
 from popmargin.label.projects.assign_items import assign_items
@@ -200,7 +201,7 @@ def discard(request: Request, annotator: RowId, project: ProjectId) -> RedirectR
 def export_labels(request: Request, project: RowId | None = None) -> Response:
     """All current labels, one JSON object per line."""
     found = _exported(request, project)
-    labels = criteria_labels(store_of(request).labels(found.id), found)
+    labels = with_orders(criteria_labels(store_of(request).labels(found.id), found))
     return download("labels.jsonl", "application/x-ndjson", lambda path: save_labels(labels, path))
 
 

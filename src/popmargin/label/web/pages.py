@@ -5,10 +5,12 @@ load, and extracts the task from the returned page.
 """
 
 from collections.abc import Mapping
+from math import comb
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Path, Request, Response
 
+from popmargin.data.questions import RATINGS, is_order, turned_pairs
 from popmargin.errors import DataError
 from popmargin.label.language.page_texts import ENGLISH, shipped
 from popmargin.label.store.answers import StaleAnswerError
@@ -113,7 +115,8 @@ def task(request: Request) -> Response:
     progress = store.progress(person.project.id, person.annotator.id)
     if assignment is None:
         tried = store.trained(person.project.id).get(person.annotator.id) if person.annotator.held else None
-        return page(request, "finished.html.j2", progress=progress, project=person.project, tried=tried)
+        ranked = tried is not None and store.first_kind(person.project.id) == "rank"
+        return page(request, "finished.html.j2", progress=progress, project=person.project, tried=tried, ranked=ranked)
     return _task_page(request, person, assignment, editing=False)
 
 
@@ -217,10 +220,18 @@ def told(request: Request, assignment: RowId) -> Response:
         return go(request, "/")
     words = _words(request, person, found)
     right = found.label is not None and found.label.verdict == found.gold
+    turned = turned_pairs(given, known) if is_order(given) and is_order(known) else []
     return page(
-        request, "told.html.j2", assignment=found, right=right, known=words[known], given=words[given],
+        request,
+        "told.html.j2",
+        assignment=found,
+        right=right,
+        known=words[known],
+        given=words[given],
+        turned=[(words[RATINGS[above - 1]], words[RATINGS[below - 1]]) for above, below in turned],
+        comparisons=comb(len(found.preferences), 2),
         project=person.project,
-    )  # fmt: skip
+    )
 
 
 @router.post("/skip")

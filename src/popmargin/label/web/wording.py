@@ -1,12 +1,11 @@
 """The question and the answers of a task in words: those of the kind, for texts or images, and the project's own."""
 
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Annotated, Literal
 
 from pydantic import StringConstraints
 
-from popmargin.data.questions import RANKED, RATINGS, Kind, Order, Rating, order_of
+from popmargin.data.questions import RANKED, RATINGS, Kind, Order, Rating, is_order, numbers_of
 from popmargin.label.language.page_texts import ENGLISH, PageTexts, shipped
 
 Place = Literal["left", "right", "tie", "both_bad", "unsure", "wrong-left", "wrong-right", "wrong-both"]
@@ -20,7 +19,16 @@ BETTER = "better"
 GRADED: tuple[Graded, ...] = ("left-3", "left-2", "left-1", "right-1", "right-2", "right-3")
 
 
-def words_of(kind: Kind, *, images: bool, wording: str = BETTER, texts: PageTexts | None = None) -> dict[Choice, str]:
+class Words(dict[Choice, str]):
+    """Answers in words; those that are orders are put together from the words of their pairs."""
+
+    def __missing__(self, choice: Choice) -> str:
+        if not is_order(choice):
+            raise KeyError(choice)
+        return " > ".join(self[RATINGS[number - 1]] for number in numbers_of(choice))
+
+
+def words_of(kind: Kind, *, images: bool, wording: str = BETTER, texts: PageTexts | None = None) -> Words:
     """The answers as worded on a page; in English without texts.
 
     Example:
@@ -28,19 +36,18 @@ def words_of(kind: Kind, *, images: bool, wording: str = BETTER, texts: PageText
         'Image 1'
         >>> words_of("preference", images=False, wording="more helpful")["right-2"]
         'Response 2 is clearly more helpful'
+        >>> words_of("rank", images=False)["2>1>3"]
+        'Pair 2 > Pair 1 > Pair 3'
     """
     texts = texts or shipped(ENGLISH)
     response = "image" if images else "response"
-    words: dict[Choice, str] = {"unsure": texts.said("unsure")}
+    words = Words(unsure=texts.said("unsure"))
     if kind == "rating":
         words["left"] = texts.said(response)
         words.update({number: number for number in RATINGS})
         return words
     if kind == "rank":
-        pairs = {number: texts.said("pair", number=number) for number in range(1, RANKED[-1] + 1)}
-        orders = (order for size in RANKED for order in permutations(range(1, size + 1)))
-        words.update({RATINGS[number - 1]: pair for number, pair in pairs.items()})
-        words.update({order_of(order): " > ".join(pairs[number] for number in order) for order in orders})
+        words.update({number: texts.said("pair", number=number) for number in RATINGS[: RANKED[-1]]})
         return words
     words["tie"] = texts.said("tie")
     if kind == "pop":
@@ -59,7 +66,8 @@ def words_of(kind: Kind, *, images: bool, wording: str = BETTER, texts: PageText
         )
         for choice in GRADED
     }
-    return words | graded
+    words.update(graded)
+    return words
 
 
 def wording_in(texts: PageTexts, wording: str) -> str:
