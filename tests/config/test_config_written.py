@@ -77,7 +77,7 @@ def test_every_field_reads_back_as_it_was(made: dict[str, Any]) -> None:
     made["evaluation"]["goals"] = None  # several different ones, or none
     made["evaluation"]["also"] = []  # only beside a reward
     made["model"] |= {"train": None, "last_layers": None, "head_hidden": 0}  # what is trained, in one way
-    made["pop"]["without"] = None  # only beside edges
+    made["pop"] |= {"without": None, "weights": None, "pool": None}  # only beside edges
     made["pop"]["zero"] |= {"agreement": None, "wrong": None}  # one of three
     config = from_dict(RunConfig, made)
     again = from_dict(RunConfig, parse_yaml(commented_yaml(config)))

@@ -9,6 +9,7 @@ import pytest
 from label_stores import preferences
 
 from popmargin.cli.main import main
+from popmargin.config import PopConfig
 from popmargin.data.load import load_preferences
 from popmargin.errors import ConfigError, DataError
 from popmargin.label.export.pop_edges import pop_edges
@@ -106,6 +107,50 @@ def test_edges_in_a_file_are_left_out_by_name(tmp_path: Path) -> None:
     assert read_edges(str(path), ["a", "b", "c"], without=["bob"]).table["stronger"].to_pylist() == ["a", "c"]
     with pytest.raises(DataError, match=r"no edge is of an annotator 'bop'\. Did you mean 'bob'"):
         read_edges(str(path), ["a", "b", "c"], without=["bop"])
+    lighter = read_edges(str(path), ["a", "b", "c"], weights={"bob": 0.5})
+    assert lighter.table["confidence"].to_pylist() == [None, 0.5, None] and lighter.parameters["weights"] == {
+        "bob": 0.5
+    }
+    with pytest.raises(ConfigError, match=r"pop\.pool pools the votes of a label store, and .* is a file of edges"):
+        read_edges(str(path), ["a", "b", "c"], pool="dawid-skene")
+
+
+def test_a_run_weighs_and_pools_the_votes_of_a_store_as_an_export_does(tmp_path: Path) -> None:
+    """Three people on two pairs; one of them says the opposite each time."""
+    with LabelStore.open(str(tmp_path / "labels.db")) as store:
+        project = store.create_project("demo", overlap=3)
+        data = preferences(3)
+        store.import_preferences(project.id, data)
+        store.add_items(project.id, "pop", ["p0", "p1"], ["p1", "p2"])
+        for name, verdict in (("ann", "first"), ("ben", "first"), ("bob", "second")):
+            answer(store, store.add_annotator(project.id, name)[0], verdict)
+        store.set_weight(next(who.id for who in store.annotators(project.id) if who.name == "bob"), 0.25)
+        config = PopConfig(edges=store.name, weights="ann=0.5, ben = 1")
+        how: dict[str, Any] = {"without": config.left_out, "weights": config.weight_of, "pool": config.pool}
+        edges = read_edges(store.name, data.ids, **how)
+        exported, _ = pop_edges(store, project, weights={"ann": 0.5, "ben": 1.0})
+        assert len(edges) == 6 and edges.table.equals(exported.table)
+        assert edges.parameters["weights"] == {"ann": 0.5, "bob": 0.25}
+        pooled = read_edges(store.name, data.ids, pool="dawid-skene")
+        expected, _ = pop_edges(store, project, pool="dawid-skene")
+        assert len(pooled) == 2 and pooled.table.equals(expected.table)
+        assert pooled.table["stronger"].to_pylist() == ["p0", "p1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"weights": "bob=0.5"}, r"pop\.weights is for labels in pop\.edges"),
+        ({"pool": "dawid-skene"}, r"pop\.pool is for labels in pop\.edges"),
+        ({"edges": "labels.db", "weights": "bob"}, r"pop\.weights has 'bob': give NAME=WEIGHT"),
+        ({"edges": "labels.db", "weights": "bob=2"}, r"above 0 and at most 1"),
+        ({"edges": "labels.db", "weights": "bob=1, bob=0.5"}, r"names 'bob' twice"),
+        ({"edges": "labels.db", "weights": "bob=1", "pool": "dawid-skene"}, r"finds out itself"),
+    ],
+)
+def test_weights_and_pooling_of_a_run_are_checked_before_it(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PopConfig(**given)
 
 
 def test_the_command_line_and_both_figures_of_the_report(
@@ -169,8 +214,6 @@ def test_few_labels_are_no_reason_for_a_flag(store: LabelStore) -> None:
 
 
 def test_a_run_leaves_annotators_out() -> None:
-    from popmargin.config import PopConfig
-
     assert PopConfig(edges="labels.db", without="bob, ann lee").left_out == ("bob", "ann lee")
     with pytest.raises(ConfigError, match=r"pop\.edges, which is not given"):
         PopConfig(without="bob")

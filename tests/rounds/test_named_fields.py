@@ -40,7 +40,7 @@ OF_RUNS: dict[str, Any] = {
 """A value of every field of a run that can name a file, a folder or code."""
 NAME_NOTHING = {
     "name", "output", "data.cache", "data.split", "data.format", "data.columns", "signals", "reference.cache",
-    "train.scheduler", "train.report_to", "train.stop_on", "pop.zero.wrong", "pop.without",
+    "train.scheduler", "train.report_to", "train.stop_on", "pop.zero.wrong", "pop.without", "pop.weights",
 }  # fmt: skip
 OF_RECIPES: dict[str, Any] = {
     "labels": "mine.py:thing",

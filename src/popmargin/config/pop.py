@@ -1,5 +1,6 @@
 """Settings of PoP edges, and of what scores their weaker side."""
 
+import math
 from dataclasses import field
 from typing import Literal
 
@@ -39,6 +40,10 @@ class PopConfig:
         edges: a file of edges (Parquet, JSONL or CSV), or a label store (`labels.db`, a project of it as
             `labels.db#name`, or a database's URL); null samples them from the strengths in the data.
         without: names of annotators, separated by commas, whose labels among the `edges` are left out.
+        weights: how much each label of some annotators counts among the `edges`, above 0 and at most 1, in the place of
+            what the label store says, as `anna=0.5, bob=0.8`.
+        pool: `dawid-skene` makes one edge of all votes on a pair in a label store, each labeller counting by how often
+            it is right; null takes one edge a label.
         sampling: `iterative` (every preference is the stronger side of k edges), `random` (k·N random pairs), `chain`
             (ours: as many pairs, each of which shares a preference with the one before) or `active` (ours: as many,
             chosen to be informative about the strength scale).
@@ -59,6 +64,8 @@ class PopConfig:
 
     edges: Address | None = None
     without: str | None = None
+    weights: str | None = None
+    pool: Literal["dawid-skene"] | None = None
     sampling: Literal["iterative", "random", "chain", "active"] = "iterative"
     strength: Literal["signed", "unsigned", "before_flip"] = "signed"
     k: Size = 1
@@ -76,6 +83,37 @@ class PopConfig:
             raise ConfigError(
                 "pop.without leaves out annotators of pop.edges, which is not given. Give it, or remove this."
             )
+
+        for name in ("weights", "pool"):
+            if getattr(self, name) is not None and self.edges is None:
+                raise ConfigError(f"pop.{name} is for labels in pop.edges, which is not given. Give it, or omit this.")
+        if self.weights is not None and self.pool is not None:
+            raise ConfigError("pop.pool finds out itself how much each labeller's votes count: remove pop.weights.")
+        _ = self.weight_of
+
+    @property
+    def weight_of(self) -> dict[str, float]:
+        """Annotator -> weight, from `weights`.
+
+        Raises:
+            ConfigError: a part of it is no name with a weight, or names somebody twice.
+        """
+        found: dict[str, float] = {}
+        for part in filter(None, (part.strip() for part in (self.weights or "").split(","))):
+            name, equals, text = (piece.strip() for piece in part.rpartition("="))
+            try:
+                weight = float(text)
+            except ValueError:
+                weight = math.nan
+            if not (equals and name and 0 < weight <= 1):
+                raise ConfigError(
+                    f"pop.weights has '{part}': give NAME=WEIGHT with a weight above 0 and at most 1, such as bob=0.5. "
+                    "pop.without leaves an annotator's labels out."
+                )
+            if name in found:
+                raise ConfigError(f"pop.weights names '{name}' twice. Keep one weight.")
+            found[name] = weight
+        return found
 
     @property
     def left_out(self) -> tuple[str, ...]:

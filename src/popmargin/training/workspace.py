@@ -132,7 +132,8 @@ class Workspace:
 
     def _make_edges(self, config: PopConfig, order: Signal | None) -> PopEdges:
         if config.edges is not None:
-            return self._without_left_out(read_edges(config.edges, self.train.ids, without=config.left_out))
+            how: dict[str, Any] = {"without": config.left_out, "weights": config.weight_of, "pool": config.pool}
+            return self._without_left_out(read_edges(config.edges, self.train.ids, **how))
         return sample_edges(
             self.train.ids,
             self.train.order(order, compared=config.strength),

@@ -169,9 +169,9 @@ def preferences_of(
         _put_strengths(columns, strengths)
     grades = mean_grades(labels)
     if votes == "grades":
-        calibration = calibrate_grades(labels)
-        labels = graded_probabilities(labels, calibration)
-        notes.append(calibration.note())
+        graded = calibrate_grades(labels)
+        labels = graded_probabilities(labels, graded)
+        notes.append(graded.note())
     voted = _soft_labels(labels, votes, weights) if pool is None else _pooled_labels(every, models, notes)
     by_most = wrong_preferences(labels, votes, weights)
     if not voted and "preference" in kinds and unjudged == "keep":

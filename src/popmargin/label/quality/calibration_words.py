@@ -49,7 +49,7 @@ def _calibrated(one: JudgeCalibration) -> str:
     if not is_known(one.after):
         return ""
     before, after = number(one.error.estimate, 3), number(one.after.estimate, 3)
-    return f" Calibrated by people (label export --calibrate) its error is {after}; as it is, {before}."
+    return f" Its calibration error is {before}, and {after} if people calibrate it (label export --calibrate)."
 
 
 def _verdict(one: JudgeCalibration) -> str:
