@@ -3,7 +3,7 @@
 Import, pilot, new guidelines, eight annotators of known quality of whom one clicks without reading, a judge,
 adjudication, appended rows, export, training. The script knows every answer, since its annotators gave it, and compares
 what the report says with `lead_month_figures.py`, which uses numpy alone. It prints the figures and exits with 1 if one
-differs.
+differs, or if the report has a number that is not computed again.
 
     python benchmarks/lead_month.py --rows 60 --more 20 --folder month
 """
@@ -14,6 +14,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ from typing import Any
 import httpx
 import numpy as np
 
-from lead_month_figures import Answer, criteria_figures, figures, pooled, soft_labels
+from lead_month_answers import VALUES, Answer
+from lead_month_compare import beside, numbers
+from lead_month_figures import criteria_figures, figures
+from lead_month_models import calibrated_chances, pooled, soft_labels
 from popmargin.cli.main import main as popmargin
 from popmargin.label.store.database import Database
 from popmargin.label.store.label_store import LabelStore
@@ -201,6 +205,20 @@ def live(month: Month, rows: int, more: int, folder: Path) -> None:
     month.calendar.pass_days(12)
     month.ask("POST", "/rows", {"rows": data[:3] + month.know(rows_of(rows, more, month.random))})
     month.label()
+    judge_over_http(month)
+
+
+def judge_over_http(month: Month) -> None:
+    """A model of the lead's own, which gives its confidence, and is too sure of it."""
+    labels: list[dict[str, Any]] = []
+    for one in month.ask("GET", "/items?limit=1000"):
+        row = next(row for row in month.by_prompt.values() if row["id"] == one["first"])
+        gap = int(row["chosen"].split()[1]) - int(row["rejected"].split()[1]) + 60 * (one["item"] % 5 - 2) / 2
+        verdict, sure = "first" if gap > 0 else "second", round(1 / (1 + math.exp(-abs(gap) / 10)), 6)
+        number = one["item"]
+        labels.append({"item": number, "verdict": verdict, "confidence": sure, "request": f"sure-{number:06}"})
+        month.log.append(Answer("sure", row["id"], verdict, False, None, model=True, confidence=sure))
+    month.ask("POST", "/judges", {"name": "sure", "labels": labels})
 
 
 def ask_by_criteria(month: Month, rows: int) -> dict[str, list[tuple[str, str, str]]]:
@@ -239,61 +257,35 @@ def _scores(code: str, texts: list[str]) -> dict[str, float]:
 
 
 def compared(month: Month, folder: Path, base: str | None) -> list[tuple[str, float, float]]:
-    """Figure, as the report or a file says, as computed here."""
+    """Figure, as the report or a file says, as computed here; a number of the report that is not computed differs."""
     report = month.ask("GET", "/report")
     project = month.ask("GET", "")
+    month.log, table = measured(month)
     counting = [one for one in month.log if one.who != "zack"]
-    table = [(name, _said(report, name), value) for name, value in figures(month.log).items()]
-    without = figures(counting)
-    table += [(f"without.{name}", _said(report["without"], name), value) for name, value in without.items()]
+    whole, without = figures(month.log), figures(counting) | {"without": math.nan}
+    table += beside(numbers({name: value for name, value in report.items() if name != "without"}), whole)
+    table += [(f"without.{name}", *pair) for name, *pair in beside(numbers(report["without"]), without)]
     asked = [one for one in counting if not (one.model or one.repeat or one.adjudicated)]
     table.append(("labels_done", project["labels_done"], len(asked)))
     table.append(("items", project["items"], len(month.by_prompt)))
     said = ask_by_criteria(month, 12)
     answer = month.lead.get(f"{month.criteria}/report").raise_for_status().json()
-    table += [(name, _said(answer, name), value) for name, value in criteria_figures(said).items()]
-    table += _times(month, report)
+    table += beside(numbers({"criteria": answer["criteria"]}), criteria_figures(said))
     table += _exported(month, counting, folder, base)
     return table
 
 
-def _said(report: Any, name: str) -> float:
-    """The figure of this path: a list is searched by name, kind or version, and an interval gives its estimate."""
-    found = report
-    for part in name.split("."):
-        if isinstance(found, list):
-            keys = ("name", "kind", "version", "day")
-            found = next((one for one in found if part in [str(one.get(key)) for key in keys]), None)
-            continue
-        if found is not None and part not in found and "agreement" in found:  # of a version
-            found = found["agreement"][0]
-        found = None if found is None else found[part]
-    if isinstance(found, dict):
-        found = found["estimate"]
-    return math.nan if found is None else float(found)
-
-
-def _times(month: Month, report: Any) -> list[tuple[str, float, float]]:
-    """Median seconds, from the times in the exported labels."""
+def measured(month: Month) -> tuple[list[Answer], list[tuple[str, float, float]]]:
+    """The log with the numbers of items and the seconds that the server has measured, from the exported labels."""
     place = f"/api/lead{month.place}/export/history.jsonl"
     labels = [json.loads(line) for line in month.lead.get(f"{month.site}{place}").text.splitlines()]
-    table = [("history", float(len(labels)), float(len(month.log)))]
-    timed = [one for one in labels if one["seconds"] is not None and one["repeat_of"] is None]
-    timed = [one for one in timed if one["annotator_kind"] == "person" and not one["adjudicated"]]
-    pace = report["pace"]["kinds"]["preference"]
-    seconds = np.array([one["seconds"] for one in timed])
-    table.append(("pace.labels", pace["labels"], len(seconds)))
-    table.append(("pace.median", pace["median"]["estimate"], float(np.median(seconds))))
-    for place, end in enumerate((25, 75)):
-        table.append((f"pace.quarters.{end}", pace["quarters"][place], float(np.percentile(seconds, end))))
-    for one in report["annotators"]:
-        own = [label["seconds"] for label in timed if label["annotator"] == one["name"]]
-        if own:
-            table.append((f"annotators.{one['name']}.seconds", one["seconds"], float(np.median(own))))
-    for one in report["drift"]["days"]:
-        own = [label["seconds"] for label in timed if label["created_at"][:10] == one["day"]]
-        table.append((f"drift.days.{one['day']}.seconds", one["seconds"]["estimate"], float(np.median(own))))
-    return table
+    known = {(one["annotator"], one["first"], one["repeat_of"] is not None): one for one in labels}
+    log: list[Answer] = []
+    for one in month.log:
+        own = known[one.who, one.row, one.repeat]
+        seconds = math.nan if own["seconds"] is None else own["seconds"]
+        log.append(replace(one, item=own["item"], seconds=seconds))
+    return log, [("history", float(len(labels)), float(len(month.log)))]
 
 
 def _exported(month: Month, counting: list[Answer], folder: Path, base: str | None) -> list[tuple[str, float, float]]:
@@ -313,7 +305,7 @@ def _exported(month: Month, counting: list[Answer], folder: Path, base: str | No
             table.append((f"direction.{row['id']}", float(turned), float(expected[row["id"]] < 0.5)))
         else:
             table.append((f"soft_label.{row['id']}", 1 - said if turned else said, expected[row["id"]]))
-    table += _pooled(month, counting, folder)
+    table += _pooled(month, counting, folder) + _calibrated(month, counting, folder)
     if base is not None:
         run = folder / "run"
         words = ["--model.path", base, "--data.train", str(file), "--objective.name", "cdpo", "--output", str(run)]
@@ -339,6 +331,28 @@ def _pooled(month: Month, counting: list[Answer], folder: Path) -> list[tuple[st
             said = row["soft_label"] if row["chosen"] == first[row["id"]] else 1 - row["soft_label"]
             expected = chances[row["id"]]["first"] + chances[row["id"]].get("tie", 0.0) / 2
             table.append((f"pooled.{row['id']}", said, expected))
+    return table
+
+
+def _calibrated(month: Month, counting: list[Answer], folder: Path) -> list[tuple[str, float, float]]:
+    """Soft labels with the chances that a model's confidences are worth, counted beside people's votes."""
+    file, others = folder / "calibrated.jsonl", ("zack", *JUDGES)
+    words = ["label", "export", "--db", month.db, "--project", "month", "--as", "preferences", "--calibrate"]
+    words += ["--models", "equal", "--adjudication", "ignore", "--without", *others, "--out", str(file)]
+    votes = [one for one in counting if not (one.repeat or one.adjudicated or one.who in JUDGES)]
+    chances = calibrated_chances("sure", votes)
+    if not chances:  # a month too short to calibrate, which the command says
+        assert popmargin(words) == 2
+        return []
+    assert popmargin(words) == 0
+    first = {row["id"]: row["chosen"] for row in month.by_prompt.values()}
+    table: list[tuple[str, float, float]] = []
+    for row in (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()):
+        if row["soft_label"] is not None:
+            said = row["soft_label"] if row["chosen"] == first[row["id"]] else 1 - row["soft_label"]
+            of_row = [one for one in votes if one.row == row["id"]]
+            own = [chances[one.row] if one.model else (1 + VALUES[one.verdict]) / 2 for one in of_row]
+            table.append((f"calibrated.{row['id']}", said, float(np.mean(own))))
     return table
 
 

@@ -4,33 +4,28 @@ Nothing of popmargin is used here. A log is a list of `Answer`, in the order in 
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
-VALUES = {"second": -1.0, "tie": 0.0, "first": 1.0}
+from lead_month_answers import VALUES, Answer
+from lead_month_intervals import UNKNOWN, Interval, agreement, median, named, plain, share, wilson
+from lead_month_models import calibration
 
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer: `verdict` names a response of the row, whatever the order on the screen; `left` is it was there."""
-
-    who: str
-    row: str
-    verdict: str
-    left: bool
-    version: int | None
-    repeat: bool = False
-    adjudicated: bool = False
-    model: bool = False
-    day: str = ""
+NOT_THERE = (
+    "cycles", "raters", "rankings", "order", "stayed", "pace.strength", "pace.ratio", "pace.ratio.low",
+    "pace.ratio.high", "pace.strength_ratio", "pace.strength_ratio.low", "pace.strength_ratio.high",
+)  # fmt: skip
+"""What a project that asks for preferences has no figures of: null in its report."""
+_TREND = 30
+"""Answers from which a trend is read."""
 
 
 def figures(log: Sequence[Answer]) -> dict[str, float]:
     """Name of a figure, as its path in the report -> its value."""
     votes = [one for one in log if not one.adjudicated]
     found = {"labels": float(len(votes)), "items.preference": float(len({one.row for one in votes}))}
+    found |= {f"items.{kind}": 0.0 for kind in ("pop", "rating", "rank")} | dict.fromkeys(NOT_THERE, math.nan)
     for name in sorted({one.who for one in votes}):
         found |= {f"annotators.{name}.{key}": value for key, value in _annotator(name, votes).items()}
         if not any(one.model for one in votes if one.who == name):
@@ -39,31 +34,100 @@ def figures(log: Sequence[Answer]) -> dict[str, float]:
     versions = sorted({one.version for one in votes if not one.model}, key=lambda version: version or 0)
     for version in versions if len(versions) > 1 else []:
         own = [one for one in votes if one.version == version and not one.model]
-        again = _agreement(own)
-        found[f"versions.{version}.labels"] = float(sum(not one.repeat for one in own))
-        found[f"versions.{version}.people"] = float(len({one.who for one in own}))
-        found |= {f"versions.{version}.{key}": again[key] for key in ("items", "shared", "alpha", "pairs")}
-    found |= _adjudications(log)
-    return found | drift(votes) | calibration(votes)
+        place = f"versions.{version}"
+        found |= {f"{place}.version": float(version or 0), f"{place}.ratings": math.nan}
+        found[f"{place}.labels"] = float(sum(not one.repeat for one in own))
+        found[f"{place}.people"] = float(len({one.who for one in own}))
+        found |= {f"{place}.agreement.preference.{key}": value for key, value in _agreement(own).items()}
+    return found | _adjudications(log) | _pace(votes) | drift(votes) | calibration(votes)
 
 
 def drift(votes: Sequence[Answer]) -> dict[str, float]:
-    """People's first answers by day, and the slope of their agreement with most of the others on the order of time."""
+    """People's first answers by hundreds and by day, and the trends of agreement and seconds on the order of time."""
     own = [one for one in votes if not one.model and not one.repeat]
-    if len(own) < 30:
-        return {}
-    scores = [_score(one, own) for one in own]
-    found: dict[str, float] = {}
-    for day in sorted({one.day for one in own}):
+    if len(own) < _TREND:
+        return {"drift": math.nan}
+    scores, found = [_score(one, own) for one in own], dict[str, float]()
+    size = 100 * max(1, math.ceil(len(own) / 1200))
+    for number, first in enumerate(range(0, len(own), size)):
+        part = list(range(first, min(first + size, len(own))))
+        found |= {f"drift.blocks.{number}.first": first + 1.0, f"drift.blocks.{number}.last": part[-1] + 1.0}
+        found |= _stretch(f"drift.blocks.{number}", own, scores, part)
+    days = sorted({one.day for one in own})
+    for day in days if len(days) > 1 else []:
         part = [place for place, one in enumerate(own) if one.day == day]
         found[f"drift.days.{day}.labels"] = float(len(part))
         found[f"drift.days.{day}.people"] = float(len({own[place].who for place in part}))
-        known = [scores[place] for place in part if not math.isnan(scores[place])]
-        found[f"drift.days.{day}.agreement"] = float(np.mean(known)) if known else math.nan
-    times, hits = np.linspace(0.0, 1.0, len(own)), np.array(scores)
-    if (~np.isnan(hits)).sum() >= 30:
-        found["drift.agreement"] = float(np.polyfit(times[~np.isnan(hits)], hits[~np.isnan(hits)], 1)[0])
-    return found
+        found |= _stretch(f"drift.days.{day}", own, scores, part)
+    return found | named("drift.agreement", _trend(own, scores)) | named("drift.seconds", _haste(own))
+
+
+def _stretch(name: str, own: Sequence[Answer], scores: Sequence[float], part: Sequence[int]) -> dict[str, float]:
+    """Agreement and median seconds of some answers, over items."""
+    hits, trials = dict[str, float](), dict[str, float]()
+    for place in part:
+        known = not math.isnan(scores[place])
+        row = own[place].row
+        hits[row] = hits.get(row, 0.0) + (scores[place] if known else 0.0)
+        trials[row] = trials.get(row, 0.0) + known
+    timed = [own[place] for place in part if not math.isnan(own[place].seconds)]
+    seconds = median([one.seconds for one in timed], [one.row for one in timed])
+    return named(f"{name}.agreement", share(list(hits.values()), list(trials.values()))) | named(
+        f"{name}.seconds", seconds
+    )
+
+
+def _by_row(own: Sequence[Answer]) -> list[np.ndarray]:
+    """The places of each row's answers."""
+    return [
+        np.array([place for place, one in enumerate(own) if one.row == row]) for row in sorted({one.row for one in own})
+    ]
+
+
+def _trend(own: Sequence[Answer], scores: Sequence[float]) -> Interval:
+    """The slope of a straight line of agreement, items left out one by one."""
+    times, hits, rows = np.linspace(0.0, 1.0, len(own)), np.array(scores), _by_row(own)
+    if (~np.isnan(hits)).sum() < _TREND:
+        return UNKNOWN
+
+    def slope(kept: np.ndarray) -> float:
+        places = np.concatenate([rows[row] for row in kept])
+        places = places[~np.isnan(hits[places])]
+        return float(np.polyfit(times[places], hits[places], 1)[0])
+
+    return plain(len(rows), slope)
+
+
+def _haste(own: Sequence[Answer]) -> Interval:
+    """The last median of seconds as a multiple of the first: the slope of log seconds within people."""
+    timed = [(time, one) for time, one in zip(np.linspace(0.0, 1.0, len(own)), own, strict=True) if one.seconds > 0]
+    if len(timed) < _TREND:
+        return UNKNOWN
+    answers = [one for _, one in timed]
+    x, y = np.array([time for time, _ in timed]), np.log([one.seconds for one in answers])
+    for who in {one.who for one in answers}:
+        mine = np.array([one.who == who for one in answers])
+        x[mine], y[mine] = x[mine] - x[mine].mean(), y[mine] - y[mine].mean()
+    rows = _by_row(answers)
+
+    def slope(kept: np.ndarray) -> float:
+        places = np.concatenate([rows[row] for row in kept])
+        return float((x[places] * y[places]).sum() / (x[places] ** 2).sum())
+
+    return tuple(math.exp(end) for end in plain(len(rows), slope))  # type: ignore[return-value]
+
+
+def _pace(votes: Sequence[Answer]) -> dict[str, float]:
+    """Seconds of people's first answers."""
+    timed = [one for one in votes if not (one.model or one.repeat or math.isnan(one.seconds))]
+    found = {"pace.both": 0.0}
+    if not timed:
+        return found
+    seconds, place = [one.seconds for one in timed], "pace.kinds.preference"
+    middle = median(seconds, [one.row for one in timed])
+    found |= {f"{place}.labels": float(len(timed)), f"{place}.people": float(len({one.who for one in timed}))}
+    found |= {f"{place}.quarters.{n}": float(np.percentile(seconds, end)) for n, end in enumerate((25, 75))}
+    return found | named(f"{place}.median", middle) | {f"{place}.per_hour": 3600 / middle[0]}
 
 
 def _score(one: Answer, own: Sequence[Answer]) -> float:
@@ -71,79 +135,6 @@ def _score(one: Answer, own: Sequence[Answer]) -> float:
     counts = _counts([other for other in own if other.row == one.row and other.who != one.who])
     most = [verdict for verdict, count in counts.items() if count == max(counts.values())]
     return (one.verdict in most) / len(most) if most and one.verdict in VALUES else math.nan
-
-
-def calibration(votes: Sequence[Answer]) -> dict[str, float]:
-    """Each model, and all of them pooled, beside the people on the items that both have decided."""
-    people: dict[str, list[str]] = {}
-    for one in votes:
-        if not one.model and not one.repeat and one.verdict in VALUES:
-            people.setdefault(one.row, []).append(one.verdict)
-    found: dict[str, float] = {}
-    models = [one for one in votes if one.model]
-    said: dict[str, dict[str, tuple[str, float]]] = {}
-    for one in models:
-        said.setdefault(one.who, {})[one.row] = (one.verdict, math.nan)
-    if len(said) > 1:
-        several = [one for one in models if sum(one.row in own for own in said.values()) > 1]
-        panel = pooled([(one.row, one.who, one.verdict) for one in several])
-        best = {row: max(chances.items(), key=lambda pair: pair[1]) for row, chances in panel.items()}
-        said[f"{len(said)} models pooled"] = best
-    for name, own in said.items():
-        shared = {row: verdict for row, verdict in own.items() if row in people}
-        sided = {row: pair for row, pair in shared.items() if pair[0] != "tie"}
-        if not sided:
-            continue
-        right = [np.mean([1.0 if v == pair[0] else 0.5 if v == "tie" else 0.0 for v in people[row]])
-                 for row, pair in sided.items()]  # fmt: skip
-        found[f"calibration.{name}.items"] = float(len(sided))
-        found[f"calibration.{name}.ties"] = float(len(shared) - len(sided))
-        found[f"calibration.{name}.people"] = float(sum(len(people[row]) for row in sided))
-        found[f"calibration.{name}.agreement"] = float(np.mean(right))
-        found[f"calibration.{name}.confidence"] = float(np.mean([pair[1] for pair in sided.values()]))
-    return found
-
-
-def pooled(
-    votes: Sequence[tuple[str, str, str]], known: dict[str, dict[str, float]] | None = None
-) -> dict[str, dict[str, float]]:
-    """Dawid and Skene's probabilities of (row, who, verdict), one vote at a time; of known rows they stay as they are.
-
-    Everybody has four pseudo-votes that are right, and one that is wrong, for each verdict; and each verdict one
-    pseudo-row.
-    """
-    kinds = [kind for kind in ("first", "second", "tie") if any(vote[2] == kind for vote in votes)]
-    kinds = list(dict.fromkeys(["first", "second", *kinds]))
-    if known:
-        kinds = list(next(iter(known.values())))
-    rows = sorted({row for row, _, _ in votes})
-    chances = {row: dict.fromkeys(kinds, 0.0) for row in rows}
-    for row, _, verdict in votes:
-        chances[row][verdict] += 1 / sum(vote[0] == row for vote in votes)
-    chances |= {row: dict(known[row]) for row in rows if known and row in known}
-    for _ in range(1000):
-        weight = {kind: sum(own[kind] for own in chances.values()) + 1 for kind in kinds}
-        table: dict[tuple[str, str, str], float] = {}
-        for who in {vote[1] for vote in votes}:
-            for true in kinds:
-                seen = {kind: 4.0 if kind == true else 1.0 / (len(kinds) - 1) for kind in kinds}
-                for row, name, verdict in votes:
-                    if name == who:
-                        seen[verdict] += chances[row][true]
-                table |= {(who, true, kind): seen[kind] / sum(seen.values()) for kind in kinds}
-        change = 0.0
-        for row in rows:
-            if known and row in known:
-                continue
-            own = {kind: weight[kind] / sum(weight.values()) for kind in kinds}
-            for _, who, verdict in (vote for vote in votes if vote[0] == row):
-                own = {kind: chance * table[who, kind, verdict] for kind, chance in own.items()}
-            new = {kind: chance / sum(own.values()) for kind, chance in own.items()}
-            change = max(change, *(abs(new[kind] - chances[row][kind]) for kind in kinds))
-            chances[row] = new
-        if change <= 1e-6:
-            break
-    return chances
 
 
 def criteria_figures(said: dict[str, list[tuple[str, str, str]]]) -> dict[str, float]:
@@ -156,33 +147,19 @@ def criteria_figures(said: dict[str, list[tuple[str, str, str]]]) -> dict[str, f
             if verdict in VALUES:
                 grid[rows.index(row), people.index(who)] = VALUES[verdict]
         shared = grid[(~np.isnan(grid)).sum(axis=1) > 1]
-        found[f"criteria.{name}.items"], found[f"criteria.{name}.shared"] = float(len(rows)), float(len(shared))
-        found[f"criteria.{name}.alpha"] = alpha(shared)
-        found[f"criteria.{name}.ordinal"] = alpha(shared, ordinal=True)
-        found[f"criteria.{name}.unsure"] = _mean([one[2] == "unsure" for one in answers])
-    return found
-
-
-def soft_labels(log: Sequence[Answer]) -> dict[str, float]:
-    """Row -> mean over the votes of the probability that its first response is better; an adjudicator's alone counts,
-    and a model's only where no person has decided."""
-    found: dict[str, float] = {}
-    for row in {one.row for one in log}:
-        own = [one for one in log if one.row == row and not one.repeat and one.verdict in VALUES]
-        decided = [one for one in own if one.adjudicated] or [one for one in own if not one.model] or own
-        if decided:
-            found[row] = float(np.mean([(1 + VALUES[one.verdict]) / 2 for one in decided]))
+        place = f"criteria.{name}"
+        found |= {f"{place}.items": float(len(rows)), f"{place}.shared": float(len(shared))}
+        found |= named(f"{place}.alpha", _alpha(shared)) | named(f"{place}.ordinal", _alpha(shared, ordinal=True))
+        found |= {f"{place}.{key}": _mean([one[2] == key for one in answers]) for key in ("unsure", "both_bad")}
     return found
 
 
 def _annotator(name: str, votes: Sequence[Answer]) -> dict[str, float]:
     own = [one for one in votes if one.who == name]
     first = [one for one in own if not one.repeat]
-    is_model = first[0].model
     sides = [one.left for one in first if one.verdict in ("first", "second")]
     before = {one.row: one.verdict for one in first}
-    repeats = [one for one in own if one.repeat]
-    hits, trials, said, most = 0.0, 0, list[float](), list[float]()
+    hits, said, most = list[float](), list[float](), list[float]()
     for one in first:
         if one.verdict not in VALUES:
             continue
@@ -190,30 +167,40 @@ def _annotator(name: str, votes: Sequence[Answer]) -> dict[str, float]:
         top = max(counts.values(), default=0)
         if top:
             modes = [verdict for verdict, count in counts.items() if count == top]
-            hits, trials = hits + (one.verdict in modes) / len(modes), trials + 1
+            hits.append((one.verdict in modes) / len(modes))
             if len(modes) == 1:
                 said.append(VALUES[one.verdict])
                 most.append(VALUES[modes[0]])
+    timed = [one.seconds for one in first if not math.isnan(one.seconds)]
     found = {
         "labels": float(len(first)),
-        "ties": _mean([one.verdict == "tie" for one in first]),
-        "unsure": _mean([one.verdict == "unsure" for one in first]),
-        "kappa": kappa(most, said),
-    }
-    if not is_model:
-        consistency = [before[one.row] == one.verdict for one in repeats]
-        found |= {"left": _mean(sides), "left.low": _wilson(sides, -1), "left.high": _wilson(sides, 1),
-                  "consistency": _mean(consistency), "others": hits / trials if trials else math.nan}  # fmt: skip
-    return found
+        "seconds": float(np.median(timed)) if timed else math.nan,
+        **{key: _mean([one.verdict == verdict for one in first]) for key, verdict in _KINDS.items()},
+    } | named("kappa", _kappa(most, said))
+    found |= named("gold", UNKNOWN) | named("flips", UNKNOWN)  # the month has no known answers, its judges no orders
+    if first[0].model:
+        return found | named("left", UNKNOWN) | named("consistency", UNKNOWN) | named("others", UNKNOWN)
+    consistent = [before[one.row] == one.verdict for one in own if one.repeat]
+    found |= named("left", wilson(sides)) | named("consistency", wilson(consistent))
+    return found | named("others", share(hits, [1.0] * len(hits)))
+
+
+_KINDS = {"ties": "tie", "unsure": "unsure", "wrong": "wrong", "both_bad": "both_bad"}
 
 
 def _habits(name: str, votes: Sequence[Answer]) -> dict[str, float]:
-    sides = [one.left for one in votes if one.who == name and one.verdict in ("first", "second")]
-    longest, run = 0, 0
+    own = [one for one in votes if one.who == name]
+    sides = [one.left for one in own if one.verdict in ("first", "second")]
+    longest, run, chance = 0, 0, 0.0
     for place, side in enumerate(sides):
         run = run + 1 if place and side == sides[place - 1] else 1
         longest = max(longest, run)
-    return {"decided": float(len(sides)), "left": float(sum(sides)), "run": float(longest)}
+    for start in range(len(sides) - longest + 1 if longest else 0):  # the first toss begins a run, others may
+        chance += (1.0 if start == 0 else 0.5) * 0.5 ** (longest - 1)
+    timed = [one.seconds for one in own if not math.isnan(one.seconds)]
+    ends = (np.median(timed[:30]), np.median(timed[-30:])) if len(timed) >= 90 else (math.nan, math.nan)
+    return {"decided": float(len(sides)), "left": float(sum(sides)), "run": float(longest), "by_chance": chance,
+            "first_seconds": float(ends[0]), "last_seconds": float(ends[1])}  # fmt: skip
 
 
 def _agreement(votes: Sequence[Answer]) -> dict[str, float]:
@@ -226,10 +213,9 @@ def _agreement(votes: Sequence[Answer]) -> dict[str, float]:
             grid[rows.index(one.row), people.index(one.who)] = VALUES[one.verdict]
     shared = (~np.isnan(grid)).sum(axis=1) > 1
     several = grid[shared]
-    low, high = jackknife(several, alpha)
-    found = {"items": float(len(rows)), "shared": float(shared.sum()), "alpha": alpha(several), "alpha.low": low,
-             "alpha.high": min(high, 1.0), "ordinal": alpha(several, ordinal=True), "pairs": pairs(several),
-             "people": leave_one_out(several)}  # fmt: skip
+    found = {"items": float(len(rows)), "shared": float(shared.sum())} | named("alpha", _alpha(several))
+    found |= named("ordinal", _alpha(several, ordinal=True)) | named("pairs", _pairs(several))
+    found |= named("people", _leave_one_out(several))
     for model in sorted({one.who for one in first if one.model}):
         said = np.full(len(rows), np.nan)
         for one in first:
@@ -238,17 +224,17 @@ def _agreement(votes: Sequence[Answer]) -> dict[str, float]:
         common = shared & ~np.isnan(said)
         majority = np.array([_majority(row) for row in grid[common]])
         known = ~np.isnan(majority)
-        found |= {f"judges.{model}.items": float(common.sum()),
-                  f"judges.{model}.judge": leave_one_out(grid[common], said[common]),
-                  f"judges.{model}.people": leave_one_out(grid[common]),
-                  f"judges.{model}.kappa": kappa(majority[known], said[common][known])}  # fmt: skip
+        place = f"judges.{model}"
+        found |= {f"{place}.items": float(common.sum())} | named(f"{place}.people", _leave_one_out(grid[common]))
+        found |= named(f"{place}.judge", _leave_one_out(grid[common], said[common]))
+        found |= named(f"{place}.kappa", _kappa(list(majority[known]), list(said[common][known])))
     return found
 
 
 def _adjudications(log: Sequence[Answer]) -> dict[str, float]:
     decisions = {one.row: one.verdict for one in log if one.adjudicated and one.verdict in VALUES}
     if not decisions:
-        return {}
+        return {"adjudications": math.nan}
     as_most: list[bool] = []
     for row, verdict in decisions.items():
         own = [v for v in log if v.row == row and not (v.adjudicated or v.repeat or v.model)]
@@ -256,7 +242,11 @@ def _adjudications(log: Sequence[Answer]) -> dict[str, float]:
         modes = [name for name, count in counts.items() if count == max(counts.values())]
         if len(modes) == 1:
             as_most.append(modes[0] == verdict)
-    return {"adjudications.items": float(len(decisions)), "adjudications.majority": _mean(as_most)}
+    return {"adjudications.items": float(len(decisions))} | named("adjudications.majority", wilson(as_most))
+
+
+def _alpha(grid: np.ndarray, *, ordinal: bool = False) -> Interval:
+    return agreement(len(grid), lambda rows: alpha(grid[rows], ordinal=ordinal))
 
 
 def alpha(grid: np.ndarray, *, ordinal: bool = False) -> float:
@@ -277,74 +267,44 @@ def alpha(grid: np.ndarray, *, ordinal: bool = False) -> float:
             for k in range(len(values)):
                 between = marginal[min(c, k) : max(c, k) + 1].sum() - (marginal[c] + marginal[k]) / 2
                 distance[c, k] = between**2
-    expected = (np.outer(marginal, marginal) * distance).sum() / (marginal.sum() - 1)
+    expected = (np.outer(marginal, marginal) * distance).sum() / (marginal.sum() - 1) if len(values) else 0.0
     return float(1 - (coincidences * distance).sum() / expected) if expected else math.nan
 
 
-def pairs(grid: np.ndarray) -> float:
+def _pairs(grid: np.ndarray) -> Interval:
     """Share of pairs of people who said the same of an item."""
-    same, total = 0, 0
+    same, total = list[float](), list[float]()
     for row in grid:
         own = row[~np.isnan(row)]
-        total += len(own) * (len(own) - 1)
-        same += sum(int((own == value).sum()) - 1 for value in own)
-    return same / total if total else math.nan
+        total.append(float(len(own) * (len(own) - 1)))
+        same.append(float(sum(int((own == value).sum()) - 1 for value in own)))
+    return share(same, total)
 
 
-def leave_one_out(grid: np.ndarray, judge: np.ndarray | None = None) -> float:
+def _leave_one_out(grid: np.ndarray, judge: np.ndarray | None = None) -> Interval:
     """How often each person, or a judge in their place, says what most of the others say."""
-    hits, trials = 0.0, 0
+    hits, trials = [0.0] * len(grid), [0.0] * len(grid)
     for number, row in enumerate(grid):
         for person in np.flatnonzero(~np.isnan(row)):
             others = np.delete(row, person)
             values, counts = np.unique(others[~np.isnan(others)], return_counts=True)
             modes = values[counts == counts.max()]
-            hits += ((row[person] if judge is None else judge[number]) in modes) / len(modes)
-            trials += 1
-    return hits / trials if trials else math.nan
+            hits[number] += ((row[person] if judge is None else judge[number]) in modes) / len(modes)
+            trials[number] += 1
+    return share(hits, trials)
 
 
-def kappa(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
-    """Cohen's κ."""
+def _kappa(first: Sequence[float], second: Sequence[float]) -> Interval:
     one, other = np.asarray(first), np.asarray(second)
-    if not len(one):
-        return math.nan
-    chance = sum(float((one == value).mean() * (other == value).mean()) for value in VALUES.values())
-    return float(((one == other).mean() - chance) / (1 - chance)) if chance < 1 else math.nan
 
+    def kappa(rows: np.ndarray) -> float:
+        if not len(rows):
+            return math.nan
+        a, b = one[rows], other[rows]
+        chance = sum(float((a == value).mean() * (b == value).mean()) for value in VALUES.values())
+        return float(((a == b).mean() - chance) / (1 - chance)) if chance < 1 else math.nan
 
-def jackknife(grid: np.ndarray, statistic: Callable[[np.ndarray], float]) -> tuple[float, float]:
-    """95% interval of a statistic of items: Student's t with the delete-one variance."""
-    count = len(grid)
-    if count < 2:
-        return math.nan, math.nan
-    without = np.array([statistic(np.delete(grid, row, axis=0)) for row in range(count)])
-    whole = statistic(grid)
-    half = _student(count - 1) * math.sqrt((count - 1) / count * float(((whole - without) ** 2).sum()))
-    return whole - half, whole + half
-
-
-def _student(freedom: int) -> float:
-    """The 97.5% point of Student's t, by integrating its density."""
-    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
-    low, high = 0.0, 100.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        grid = np.linspace(0.0, middle, 20_001)
-        density = scale * (1 + grid**2 / freedom) ** (-(freedom + 1) / 2)
-        weights = np.ones(len(grid))  # Simpson's
-        weights[1:-1:2], weights[2:-1:2] = 4.0, 2.0
-        low, high = (middle, high) if (density * weights).sum() * (grid[1] - grid[0]) / 3 < 0.475 else (low, middle)
-    return (low + high) / 2
-
-
-def _wilson(hits: Sequence[bool], side: int) -> float:
-    count, z = len(hits), 1.959963984540054
-    if not count:
-        return math.nan
-    share = sum(hits) / count
-    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return (share + z**2 / (2 * count) + side * half) / (1 + z**2 / count)
+    return agreement(len(one), kappa) if len(one) else UNKNOWN
 
 
 def _counts(votes: Sequence[Answer]) -> dict[str, int]:

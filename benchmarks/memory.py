@@ -8,7 +8,8 @@ are counted, not the pages of the process: those that are alive before a phase, 
 and takes back in it. Each cell runs in processes of its own, forked from one that has imported everything; the process
 with the most counts. `planned` is the estimate of `popmargin train --dry-run` for the same cell, `kept` what is still
 alive after the last step, and `sent` what a process has sent to others in that step, as the system counts it (Linux).
-ZeRO-3 needs DeepSpeed, with buckets of a million elements here, not 500 million.
+ZeRO-3 needs DeepSpeed, with buckets of a million elements here, not 500 million, and no more of what it has
+gathered left whole, not a billion.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from popmargin.training.launch_files import launch_file
 from popmargin.training.memory import TensorPeak, live_bytes
 from several_on_cpu import allow_fsdp_on_cpus, without_compiled_operations
 
-MODEL = {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 8, "num_attention_heads": 6,
+MODEL = {"hidden_size": 384, "intermediate_size": 1152, "num_attention_heads": 6,
          "num_key_value_heads": 6, "tie_word_embeddings": True, "max_position_embeddings": 1024}  # fmt: skip
 TRAINED = {"full": {}, "lora": {"model": {"lora_rank": 8}}}
 TARGETS = {
@@ -47,14 +48,19 @@ TARGETS = {
 COLUMNS = ("load", "training", "planned", "kept", "saving", "sent")
 SENT = slice(200, 208)
 """Of `tcpi_bytes_sent` in Linux's `struct tcp_info`."""
-BUCKETS = dict.fromkeys(("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_max_live_parameters"), 10**6)
+BOUNDED = (
+    "reduce_bucket_size",
+    "stage3_prefetch_bucket_size",
+    "stage3_max_live_parameters",
+    "stage3_max_reuse_distance",
+)
 WRAPPED: dict[str, dict[str, Any]] = {
     "ddp": {},
     "fsdp2": {"fsdp": True, "fsdp_config": {"version": 2}},
     "zero3": {"deepspeed": json.loads(launch_file("zero3.json").read_text())},
 }
 """How several processes train one model here."""
-WRAPPED["zero3"]["deepspeed"]["zero_optimization"] |= BUCKETS
+WRAPPED["zero3"]["deepspeed"]["zero_optimization"] |= dict.fromkeys(BOUNDED, 10**6)
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ def main() -> int:
     parser.add_argument("--target", choices=list(TARGETS), help="one target; default: all")
     parser.add_argument("--wrapped", choices=list(WRAPPED), help="how two processes share a model; default: all")
     parser.add_argument("--processes", type=int, choices=[1, 2], help="default: both")
+    parser.add_argument("--layers", type=int, default=8, help="of the model: what stays whole grows with them")
     args = parser.parse_args()
     cells = [Cell(trained, processes, wrapped, target)
              for processes in (1, 2) for wrapped in (tuple(WRAPPED) if processes > 1 else ("alone",))
@@ -93,7 +100,7 @@ def main() -> int:
              if args.processes in (None, processes) and args.only in (None, trained)
              and args.target in (None, target) and (processes == 1 or args.wrapped in (None, wrapped))]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
-        parameters = prepare(Path(folder))
+        parameters = prepare(Path(folder), args.layers)
         entries = [measure(Path(folder), cell) | {"cell": asdict(cell)} for cell in cells]
     print(table(entries, parameters))
     if args.json is not None:
@@ -101,7 +108,7 @@ def main() -> int:
     return 0
 
 
-def prepare(folder: Path) -> int:
+def prepare(folder: Path, layers: int) -> int:
     """Import everything, and write the model; returns its parameters."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, trainer  # noqa: F401
 
@@ -112,7 +119,7 @@ def prepare(folder: Path) -> int:
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(demo_model_path())
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **MODEL))
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), num_hidden_layers=layers, **MODEL))
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     (folder / "data.parquet").symlink_to(Path(popmargin.demo.__file__).parent / "sentiment.parquet")
@@ -239,15 +246,10 @@ def sent_bytes() -> int:
 
 def table(entries: list[dict[str, Any]], parameters: int) -> str:
     """Bytes a parameter, in Markdown."""
-    lines = [
-        "| trained | processes | target | load and reference | training | planned | kept | saving | sent |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = [f"| trained | processes | target | {' | '.join(COLUMNS)} |", f"|{'---|' * (3 + len(COLUMNS))}"]
     for entry in entries:
         cell = entry["cell"]
-        sizes = " | ".join(
-            f"{entry[name] / parameters:.2f}" for name in ("load", "training", "planned", "kept", "saving")
-        )
+        sizes = " | ".join(f"{entry[name] / parameters:.2f}" for name in COLUMNS)
         shared = cell["processes"] if cell["processes"] == 1 else f"{cell['processes']}, {cell['wrapped']}"
         lines.append(f"| {cell['trained']} | {shared} | {cell['target']} | {sizes} |")
     return "\n".join([f"Bytes a parameter and process ({parameters:,} parameters):", "", *lines])

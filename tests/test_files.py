@@ -58,9 +58,9 @@ WRITE_IN_PLACE = {
     ("label/web/posted_rows.py", "rows_as_preferences"): "into a temporary folder, to be read at once",
     ("files.py", "append_jsonl"): "a log grows line by line; what a kill leaves of a line is cut off",
     ("generate/batch_log.py", "_write"): "a log of batches, likewise",
-    ("judges/answer_cache.py", "_append"): "a log of answers, likewise",
-    ("judges/answer_cache.py", "_is_torn"): "reads",
-    ("judges/answer_cache.py", "_mended"): "cuts off what a kill left of a line",
+    ("generate/answer_cache.py", "_append"): "a log of answers, likewise",
+    ("generate/answer_cache.py", "_is_torn"): "reads",
+    ("generate/answer_cache.py", "_mended"): "cuts off what a kill left of a line",
     (
         "generate/part_file.py",
         "__init__",

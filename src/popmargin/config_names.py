@@ -7,6 +7,8 @@ from popmargin.errors import did_you_mean
 
 EMBEDDED = ("demo", "demo-digits", "demo-emoji")
 """Models and data that come with the package, by the names that stand in the place of a path."""
+PAYING = ("price_in", "price_out", "max_cost", "account")
+"""Options of a judge on a server that say what its answers may cost, and decide none: a limit is raised to go on."""
 ELSEWHERE: Mapping[str, str] = {
     "lr": "train.learning_rate",
     "num_train_epochs": "train.epochs",

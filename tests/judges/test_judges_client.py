@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from popmargin.errors import ConfigError
+from popmargin.generate.answer_cache import AnswerCache
 from popmargin.generate.server import NoAnswerError, request_fields, retry_after
-from popmargin.judges.answer_cache import AnswerCache
 from popmargin.judges.client import answer_text
 
 WRITER = """
 import sys
 from pathlib import Path
-from popmargin.judges.answer_cache import AnswerCache
+from popmargin.generate.answer_cache import AnswerCache
 path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -15,6 +15,7 @@ from served import SERVER, Served
 from popmargin.data.conversation import Text
 from popmargin.data.questions import PreferenceText
 from popmargin.errors import ConfigError, DataError, RunError
+from popmargin.generate.answer_cache import AnswerCache
 from popmargin.generate.server import NoAnswerError
 from popmargin.judges.backends import read_reply
 from popmargin.judges.comparing import Judge, parse_letter
@@ -112,7 +113,7 @@ def test_answers_without_a_body_are_asked_for_again_then_unsure_and_the_run_goes
     assert (account.unparsed, account.failed, account.reasons) == (0, 2, {"unreadable answer": 2})
     opinion = judge(server, retries=0).label([Question("pop", *vague)], Account())[0]
     assert opinion.verdict == "unsure" and "failed: unreadable answer: (nothing)" in opinion.note
-    assert (tmp_path / "cache.jsonl").read_text().count("\n") == 4  # the next run asks again
+    assert len(AnswerCache(tmp_path / "cache.jsonl").answers) == 4  # the next run asks again
 
 
 def test_preferences_are_judged_in_both_orders_too(serve: Callable[..., Served], judge: Callable[..., Any]) -> None:
@@ -159,12 +160,12 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
     words = [sys.executable, "-c", RUN, server.spec, str(cache), str(SERVER.parent), str(tmp_path / "no.parquet")]
     killed = subprocess.Popen(words)
     deadline = time.monotonic() + 120
-    while not cache.exists() or cache.read_bytes().count(b"\n") < 15:
+    while not cache.exists() or cache.read_bytes().count(b'"answer": {') < 15:
         assert time.monotonic() < deadline and killed.poll() is None
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    kept = cache.read_bytes().count(b"\n")
+    kept = cache.read_bytes().count(b'"answer": {')
     account = Account()
     label_pairs(judge(server), many(), account).save(tmp_path / "resumed.parquet")
     assert not (tmp_path / "no.parquet").exists() and 15 <= kept < 80

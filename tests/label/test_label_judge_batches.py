@@ -15,10 +15,10 @@ from test_label_judge_failures import pairs
 
 from popmargin.cli.main import main
 from popmargin.errors import ConfigError, RunError
+from popmargin.generate.answer_cache import AnswerCache
 from popmargin.generate.batch_log import BatchLog, SentBatch
-from popmargin.judges.answer_cache import AnswerCache
+from popmargin.generate.spending import Budget
 from popmargin.judges.labeller import Account
-from popmargin.judges.spending import Budget
 from popmargin.label.labellers.labelling import label_pairs
 from popmargin.label.labellers.load import load_labeller
 
@@ -103,7 +103,7 @@ def test_refusals_end_the_run_with_the_servers_words(serve: Callable[..., Served
 RUN = """
 import sys
 from popmargin.judges.labeller import Account
-from popmargin.judges.spending import Budget
+from popmargin.generate.spending import Budget
 from popmargin.label.labellers.labelling import label_pairs
 from popmargin.label.labellers.load import load_labeller
 sys.path.insert(0, sys.argv[3])

@@ -10,8 +10,8 @@ from served import Served
 
 from popmargin.cli.main import main
 from popmargin.errors import ConfigError
-from popmargin.judges.answer_cache import AnswerCache, request_key
-from popmargin.judges.spending import Budget, Forecast, Prices, Purse, most_tokens
+from popmargin.generate.answer_cache import AnswerCache, request_key
+from popmargin.generate.spending import Budget, Forecast, Prices, Purse, most_tokens
 from popmargin.label.store.label_store import LabelStore
 
 PRICES = ("--price-in", "10000", "--price-out", "20000")  # a call of the server: 100 prompt tokens, 1 more: 1.02

@@ -22,7 +22,16 @@ class Server:
                 server.bodies.append(body)
                 server.headers.append(dict(self.headers))
                 status, text = server.answer(body, len(server.bodies))
-                content = text if status != 200 else json.dumps({"choices": [{"message": {"content": text}}]})
+                content = (
+                    text
+                    if status != 200
+                    else json.dumps(
+                        {
+                            "choices": [{"message": {"content": text}, "finish_reason": "stop"}],
+                            "usage": {"prompt_tokens": 100, "completion_tokens": 1},
+                        }
+                    )
+                )
                 if text == "garbage":
                     content = "<html>"
                 self.send_response(status if self.path == "/v1/chat/completions" else 404)

@@ -8,7 +8,7 @@ import pytest
 from tests.rewards.rating_server import Server, by_length
 
 from popmargin.errors import ConfigError, RunError
-from popmargin.judges.answer_cache import AnswerCache
+from popmargin.generate.answer_cache import AnswerCache
 from popmargin.rewards.load import load_reward
 from popmargin.rewards.rating_judge import JudgeReward, parse_rating
 
@@ -63,7 +63,7 @@ def test_a_torn_last_line_is_asked_again_and_the_rest_is_kept(
     cache.write_bytes(cache.read_bytes()[:-5])
     assert judge().score(["p", "p"], ["aa", "bbb"]) == [2.0, 3.0]
     assert len(server.bodies) == 3
-    assert len(cache.read_text().splitlines()) == 2
+    assert len(AnswerCache(cache).answers) == 2
     cache.write_text("not json\n")
     with pytest.raises(RunError, match="line 1: not a cached judge answer"):
         judge()
@@ -138,7 +138,7 @@ def test_an_empty_answer_is_not_kept_and_an_unparsed_one_is_asked_again_where_wa
     server.answer = lambda body, number: (200, "hm" if "odd" in body["messages"][0]["content"] else "")
     with pytest.raises(RunError, match=r"2 of 2 answers .*empty answer: 1.*again: true asks again"):
         judge(retries=0, workers=1).score(["p", "p"], ["odd", "empty"])
-    assert len((tmp_path / "cache.jsonl").read_text().splitlines()) == 1
+    assert len(AnswerCache(tmp_path / "cache.jsonl").answers) == 1
     server.answer = lambda body, number: (200, "4")
     with pytest.raises(RunError, match=r"1 of 2 answers .*no rating in it: 1.*'hm'"):
         judge().score(["p", "p"], ["odd", "empty"])

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,23 @@ def test_a_saved_adapter_comes_back_around_the_same_weights(tmp_path: Path, tiny
     policy.save_pretrained(tmp_path)
     again = load_policy(tmp_path, tiny_model)
     assert weight_bytes([tiny_model, policy, again]) == weight_bytes([tiny_model]) + 2 * trained_bytes(policy)
+
+
+def test_a_released_reference_goes_with_its_head(configure: Configure, make_model: Any, tmp_path: Path) -> None:
+    """What was found for a model is not what keeps it: a head that FSDP divides refers to the whole model."""
+    make_model().save_pretrained(tmp_path / "other")
+    workspace = Run.read(configure({"reference": {"model": str(tmp_path / "other")}})).workspace()
+    task = workspace.task
+    assert isinstance(task, language.LanguageTask)
+    assert workspace.train.reference is not None
+    plan = task.plan(task.reference_model)
+    plan.head.whole = (task.reference_model,)  # as FSDP's state does
+    parts = [weakref.ref(task.reference_model), weakref.ref(plan.head)]
+    assert parts[1]() is not None
+    del plan
+    task.release()
+    gc.collect()
+    assert [part() for part in parts] == [None, None]
 
 
 def test_a_complete_cache_needs_no_model(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def _rate(args: argparse.Namespace) -> int:
     from popmargin.rewards.rate import response_ratings, with_ratings
 
     prefs, disagree = load_source(args), args.disagree or "error"
-    ratings = response_ratings(prefs, reward_of(args, images=holds_images(prefs)))
+    ratings = response_ratings(prefs, reward_of(args, _work(args), images=holds_images(prefs)))
     against = int((ratings.gap < 0).sum())
     rated = with_ratings(prefs, ratings, disagree=disagree)
     rated.save(args.out)
@@ -68,6 +68,10 @@ def _rate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _work(args: argparse.Namespace) -> str:
+    return f"data rate {args.out.resolve()}"
+
+
 def _rate_responses(args: argparse.Namespace, named: Named, responses: Responses) -> int:
     from popmargin.rewards.rate_responses import holds_images, rate_responses
 
@@ -78,7 +82,7 @@ def _rate_responses(args: argparse.Namespace, named: Named, responses: Responses
             "with --format responses."
         )
     name = args.name or _NAMES.get(named.kind) or named.place.rpartition(":")[2].rpartition(".")[2]
-    rated = rate_responses(responses, reward_of(args, images=holds_images(responses)), name=name)
+    rated = rate_responses(responses, reward_of(args, _work(args), images=holds_images(responses)), name=name)
     rated.responses.save(args.out)
     for note in rated.notes:
         print(note)

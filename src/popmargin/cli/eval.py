@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.cli import eval_benchmark
+from popmargin.cli.cost_options import add_cost_options
 from popmargin.cli.judge_options import add_server_options, request_values
 from popmargin.cli.outputs import add_code
 from popmargin.cli.overrides import add_fields
@@ -43,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
     server.add_argument("--server", metavar="URL", help="an OpenAI-compatible server that samples the policy")
     server.add_argument("--model", metavar="NAME", help="the policy's name on the server; without RUN, any model")
     add_server_options(server)
+    add_cost_options(server, "this server")
     eval_benchmark.add_flags(parser)
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
     parser.add_argument(
@@ -70,11 +72,17 @@ def _elsewhere(args: argparse.Namespace, config: RunConfig) -> Any:
     """
     from popmargin.evaluation.elsewhere import from_file, from_server
 
-    names = ("workers", "requests_per_minute", "retries", "timeout", "api_key_env")
+    names = ("workers", "requests_per_minute", "retries", "timeout", "api_key_env", "price_in", "price_out", "max_cost")
     given = {name: value for name in ("model", *names) if (value := getattr(args, name)) is not None}
     given |= {"no_logprobs": True} if args.no_logprobs else {}
     given |= {"request": request_values(args.request)} if args.request else {}
     if args.server is None:
+        paid = next((name for name in ("max_cost", "price_in", "price_out") if name in given), None)
+        if paid is not None:
+            raise ConfigError(
+                f"--{paid.replace('_', '-')} is for --server, or for a judge that --model names. For the judge that "
+                f"scores the answers of a run: --evaluation.reward_options.{paid} {given[paid]:g}."
+            )
         if given:
             raise ConfigError(f"--{next(iter(given)).replace('_', '-')} is for --server. Remove it, or name a server.")
         return None if args.answers is None else from_file(args.answers)

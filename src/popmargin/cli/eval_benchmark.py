@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.bounds import NotNegative
+from popmargin.cli.cost_options import paying
 from popmargin.cli.numbers import number
 from popmargin.cli.outputs import add_overwrite, check_outputs
 from popmargin.cli.reward_options import parse_options
@@ -98,6 +99,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
         embedded_data(args.data) or args.data, layout=args.layout, split=args.split, subset=args.subset
     )
     options: dict[str, Any] = parse_options(args.options or "{}", "--options")
+    options |= _paid(args)
     if args.use == "compare":
         result = _judged(args, benchmark, options, say)
         if result is None:
@@ -125,6 +127,15 @@ def run(args: argparse.Namespace, say: Callable[[str], None] = print) -> int:
     return 0
 
 
+def _paid(args: argparse.Namespace) -> dict[str, Any]:
+    """Prices and the limit of a judge on a server, counted for its questions about these data."""
+    prices = {name: value for name in ("price_in", "price_out") if (value := getattr(args, name)) is not None}
+    spec = args.model if ":" in args.model and not Path(args.model).expanduser().exists() else f"model:{args.model}"
+    if args.use != "compare" and spec.startswith(("judge:", "openai:")):
+        spec = f"reward:{spec}"
+    return prices | paying(args, spec, f"eval {Path(args.data).expanduser().resolve()}")
+
+
 def _judged(args: argparse.Namespace, benchmark: Any, options: dict[str, Any], say: Callable[[str], None]) -> Any:
     """The result of a judge that compares; None after a dry run. The cost is said before anything is asked."""
     from popmargin.evaluation.benchmarks.judged_pairs import judge_benchmark, plan_judging
@@ -138,7 +149,7 @@ def _judged(args: argparse.Namespace, benchmark: Any, options: dict[str, Any], s
         raise ConfigError(f"{args.model} gives scores, so there is nothing to compare. Leave out --as compare.")
     plan = plan_judging(benchmark)
     if not args.json or args.dry_run:
-        say(plan.cost(args.price))
+        say("\n".join([plan.cost(args.price), *comparer.cost_lines(list(plan.shown.values()))]))
     if args.dry_run:
         return None
     result = judge_benchmark(plan, comparer.compare, args.model, again=comparer.again)

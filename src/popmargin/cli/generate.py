@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.bounds import Count, NotNegative, PositiveShare, Seed, Size
+from popmargin.cli.cost_options import add_cost_options
 from popmargin.cli.data_options import SPLIT_HELP, column
 from popmargin.cli.judge_options import add_server_options, request_values
 from popmargin.cli.numbers import number
@@ -99,6 +100,7 @@ def add_parser(subparsers: Any) -> None:
         help="an OpenAI-compatible server (vLLM, SGLang, llama.cpp …): http://localhost:8000/v1",
     )
     add_server_options(server)
+    add_cost_options(server, "this server")
     parser.set_defaults(func=_run, standing=_standing)
 
 
@@ -119,12 +121,13 @@ def _run(args: argparse.Namespace) -> int:
     if args.chat:
         prompts = prompts.as_chat()
     print("\n".join(prompts.step().lines()), file=sys.stderr)
-    from popmargin.generate.part_file import part_beside
+    from popmargin.generate.part_file import forget_payments, part_beside
 
     with part_beside(args.out) as part:
         produced = produce(prompts, part)
         produced.responses.save(args.out)
         part.unlink(missing_ok=True)
+        forget_payments(part)
     for line in produced.lines():
         print(line)
     made = produced.responses
@@ -170,7 +173,7 @@ _LOCAL: dict[str, Any] = {
 }  # fmt: skip
 _SERVER: dict[str, Any] = {
     "server": None, "workers": None, "requests_per_minute": None, "retries": None, "timeout": None,
-    "api_key_env": None, "no_logprobs": False, "request": [],
+    "api_key_env": None, "no_logprobs": False, "request": [], "price_in": None, "price_out": None, "max_cost": None,
 }  # fmt: skip
 _SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 256, "seed": 0}
 _IMAGES: dict[str, Any] = {"denoising_steps": None, "guidance_scale": None, "images": None}
@@ -199,7 +202,7 @@ def _file(args: argparse.Namespace) -> Produce:
 def _server(args: argparse.Namespace) -> Produce:
     from popmargin.generate.from_server import ServerSampling, server_responses
 
-    names = ("workers", "requests_per_minute", "retries", "timeout", "api_key_env")
+    names = ("workers", "requests_per_minute", "retries", "timeout", "api_key_env", "price_in", "price_out", "max_cost")
     options = {name: value for name in names if (value := getattr(args, name)) is not None}
     sampling = ServerSampling(
         samples=args.n or 1,

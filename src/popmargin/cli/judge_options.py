@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from popmargin.bounds import Count, NotNegative, Positive, Size
+from popmargin.bounds import Count, Positive, Size
+from popmargin.cli.cost_options import add_cost_options
 from popmargin.cli.numbers import number
 from popmargin.cli.reward_options import reward_options
 from popmargin.config import apply_overrides
@@ -34,8 +35,7 @@ def add_judge_options(parser: argparse.ArgumentParser, *, panel: bool = False) -
     server = parser.add_argument_group("judges on a server")
     add_server_options(server, each)
     server.add_argument("--max-tokens", type=number(Size), help="maximum tokens of an answer (default: 8)")
-    server.add_argument("--price-in", type=number(NotNegative), help="price per million prompt tokens", **each)
-    server.add_argument("--price-out", type=number(NotNegative), help="price per million completion tokens", **each)
+    add_cost_options(server, "these judges" if panel else "this judge", each)
     if panel:
         server.add_argument(
             "--batch",

@@ -1,6 +1,7 @@
 """popmargin label export: write PoP edges, preferences or labels to files."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from popmargin.cli.weights import add_weights, weights_of
 from popmargin.data.saving import SAVE_SUFFIXES
 from popmargin.data.schema import TEXT_COLUMNS
 from popmargin.errors import ConfigError, counted
-from popmargin.files import PARQUET, whole_folder
+from popmargin.files import PARQUET, whole_file, whole_folder
 from popmargin.label.store.address import open_store
 
 EXPORTS = ("edges", "preferences", "dataset", "ratings", "labels", "history", "jsonl")
@@ -105,6 +106,13 @@ def add_parser(verbs: Any) -> None:
         help="preferences: weight of a vote in soft_label: its confidence, always 1, or what its grade is worth, from "
         "overlap, gold items or repeats (default: probability)",
     )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="preferences: take the confidence of each model as the chance that people agree with it, by a logistic "
+        "map from the items that both have decided (30 or more), which is written to OUT.calibration.json or the data "
+        "card (default: as the model says)",
+    )
     hub = parser.add_argument_group("data card, for --as dataset")
     hub.add_argument(
         "--licence", metavar="ID", help="licence that its README.md names, such as cc-by-4.0 (default: unknown)"
@@ -125,6 +133,11 @@ def _export(args: argparse.Namespace) -> int:
             raise ConfigError(
                 f"--{option.replace('_', '-')} is only for preferences, not {kind}. Use --as preferences."
             )
+    if args.calibrate and kind not in ("preferences", "dataset"):
+        raise ConfigError(f"--calibrate is only for preferences, not {kind}. Use --as preferences.")
+    if args.calibrate and (args.pool or args.votes not in (None, "probability")):
+        flag = "--pool" if args.pool else f"--votes {args.votes}"
+        raise ConfigError(f"--calibrate is about confidences, which {flag} does not read. Remove one of them.")
     if args.weight and kind not in ("preferences", "dataset"):
         raise ConfigError(
             f"--weight is only for preferences (soft labels, ratings, what counts as wrong), not {kind}. For a scale, "
@@ -149,6 +162,8 @@ def _export(args: argparse.Namespace) -> int:
     if kind == "dataset":
         _check_new_folder(args.out)
     else:
+        if args.calibrate and _maps(args.out).exists() and not args.overwrite:
+            raise ConfigError(f"{_maps(args.out)} exists. Choose another --out, or pass --overwrite.")
         check_outputs(args, {"--out": args.out}, suffixes, [args.db.removeprefix("sqlite:///"), args.strengths])
     with open_store(args.db) as store:
         _write(store, store.project(args.project), kind, args)
@@ -180,6 +195,7 @@ def _check_new_folder(path: Path) -> None:
 
 
 def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> None:
+    from popmargin.label.export.calibrated_models import calibrations_of
     from popmargin.label.export.criteria_columns import criteria_labels
     from popmargin.label.export.csv_files import said, write_csv
     from popmargin.label.export.label_files import save_labels
@@ -217,6 +233,8 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
     elif kind in ("preferences", "dataset"):
         strengths = None if args.strengths is None else read_strengths(args.strengths)
         card = ""
+        chosen: dict[str, Any] = {name: getattr(args, name) for name in ("without", "adjudication", "criterion")}
+        calibration = calibrations_of(store, project, **chosen) if args.calibrate else None
         prefs = preferences_of(
             store,
             project,
@@ -225,16 +243,15 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             unrated=args.unrated or "keep",
             unjudged=args.unjudged or "drop",
             both_bad=args.both_bad or "drop",
-            criterion=args.criterion,
             votes=args.votes or "probability",
             models=args.models or "fill",
             pool=args.pool,
-            without=args.without,
             weights=weights_of(args),
-            adjudication=args.adjudication,
+            calibration=calibration,
+            **chosen,
         )
         if kind == "dataset":
-            card = _card(store, project, prefs, args)
+            card = _card(store, project, prefs, args, calibration)
             with whole_folder(args.out) as partial:
                 prefs.dataset.save_to_disk(str(partial))
                 (partial / "README.md").write_text(card, encoding="utf-8")
@@ -244,6 +261,10 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
             guarded = write_csv(args.out, table.select(held).schema, [table], formulas=formulas)
         else:
             prefs.save(args.out)
+        if calibration is not None and kind == "preferences":
+            with whole_file(_maps(args.out)) as partial:
+                found = [one.to_dict() for one in calibration.values()]
+                partial.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         step = prefs.report.step(f"preferences of {project.name}", prefs.report.notes)
         print("\n".join([*step.lines(), f"wrote {counted(len(prefs), 'preference')} to {args.out}"]))
         if args.push_to_hub:
@@ -266,10 +287,16 @@ def _write(store: Any, project: Any, kind: str, args: argparse.Namespace) -> Non
         print(said(guarded))
 
 
-def _card(store: Any, project: Any, prefs: Any, args: argparse.Namespace) -> str:
+def _maps(out: Path) -> Path:
+    """The file beside an export with the maps of its models' confidences."""
+    return out.with_name(f"{out.name}.calibration.json")
+
+
+def _card(store: Any, project: Any, prefs: Any, args: argparse.Namespace, calibration: Any) -> str:
     """The data card, with the options that change what is exported."""
     from popmargin.label.export.data_card import UNKNOWN, data_card
 
     named = ("wrong", "unrated", "unjudged", "both_bad", "criterion", "votes", "models", "pool", "adjudication")
     options = {name: value for name in named if (value := getattr(args, name))}
+    options |= {} if calibration is None else {"calibrate": "; ".join(one.note() for one in calibration.values())}
     return data_card(store, project, prefs, licence=args.licence or UNKNOWN, without=args.without, options=options)

@@ -5,17 +5,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popmargin.bounds import NotNegative
 from popmargin.cli.change_store import change_store
 from popmargin.cli.judge_options import add_judge_options, is_server_judge, judge_options, of_judge
-from popmargin.cli.numbers import number
 from popmargin.cli.store_options import add_store_arguments
 from popmargin.errors import ConfigError, counted
 from popmargin.rewards.naming import FORMS, read_name
 
 if TYPE_CHECKING:
+    from popmargin.generate.spending import Budget, Forecast
     from popmargin.judges.labeller import Labeller
-    from popmargin.judges.spending import Budget, Forecast
     from popmargin.label.store.label_store import LabelStore
     from popmargin.label.store.records import Project
 
@@ -47,20 +45,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--again", action="store_true", help="also ask again about unsure items: failed and unparsed answers"
     )
-    parser.add_argument(
-        "--max-cost",
-        type=number(NotNegative),
-        metavar="COST",
-        help="most that these judges may cost in this project, earlier runs included, in the currency of the prices; a "
-        "call that might go past it is not made (default: no limit)",
-    )
     parser.add_argument("--dry-run", action="store_true", help="say how many calls and what cost, and stop")
     add_judge_options(parser, panel=True)
     parser.set_defaults(func=_judge)
 
 
 def _judge(args: argparse.Namespace) -> int:
-    from popmargin.judges.spending import Budget
+    from popmargin.generate.spending import Budget
     from popmargin.label.labellers.labelling import forecast_store
 
     budget = Budget(args.max_cost)
@@ -119,17 +110,16 @@ def _refuse_same_names(panel: "list[Labeller]") -> None:
 
 def _before(panel: "list[Labeller]", forecasts: "list[Forecast | None]", budget: "Budget") -> list[str]:
     """What will be asked and what it costs, before anything is."""
+    from popmargin.generate.spending import Forecast
+
     lines = [
         f"{labeller.name}: {'no calls to a server' if forecast is None else forecast}"
         for labeller, forecast in zip(panel, forecasts, strict=True)
     ]
-    if budget.paid:
-        lines.append(f"paid in earlier runs: {budget.paid:.4g}")
-    if budget.limit is not None:
-        left, most = budget.limit - budget.paid, sum(forecast.most for forecast in forecasts if forecast is not None)
-        enough = "enough for all" if most <= left else "not enough for all if answers and texts have many tokens"
-        lines.append(f"--max-cost {budget.limit:g}: {max(0.0, left):.4g} left, {enough}")
-    return lines
+    total = Forecast()
+    for forecast in forecasts:
+        total += forecast or Forecast()
+    return [*lines, *budget.lines(total)]
 
 
 def _label(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.bounds import Count, NotNegative, Positive, Size
+from popmargin.cli.cost_options import paying
 from popmargin.cli.data_options import SOURCE_HELP, column, seed
 from popmargin.cli.judge_options import add_judge_options, judge_options
 from popmargin.cli.numbers import number
@@ -86,7 +87,7 @@ def _by_people(args: argparse.Namespace) -> int:
     from popmargin.label.store.address import in_words, open_store
     from popmargin.rewards.rate_responses import holds_images
 
-    flags = {name: getattr(args, name) for name in ("limit", "price", "prompt")} | judge_options(args)
+    flags = {name: getattr(args, name) for name in ("limit", "price", "prompt", "max_cost")} | judge_options(args)
     flags["orders"] = args.orders if args.orders != "both" else None
     given = [name.replace("_", "-") for name, value in flags.items() if value is not None]
     if given:
@@ -132,7 +133,8 @@ def _by_judge(args: argparse.Namespace) -> int:
             f"{args.responses}: these responses are images, and judges and rewards here compare texts. Nothing was "
             "asked. Rank them with --judge people, or score them with data rate and pair them with data pairs."
         )
-    comparer = load_comparer(args.judge, prompt=args.prompt, progress=not args.json, **judge_options(args))
+    options = judge_options(args) | paying(args, args.judge, f"label rank {args.out.resolve()}")
+    comparer = load_comparer(args.judge, prompt=args.prompt, progress=not args.json, **options)
     if args.limit is not None and comparer.pays == "response":
         raise ConfigError(
             f"--limit counts the calls of a judge, but {args.judge} is a reward, called once for each response. Remove "
@@ -141,6 +143,7 @@ def _by_judge(args: argparse.Namespace) -> int:
     settings: dict[str, Any] = {"scheme": args.scheme, "seed": args.seed, "orders": args.orders, "limit": args.limit}
     plan = plan_ranking(responses, **settings)
     said = [*plan.step().lines(), plan.cost(args.price, scored=comparer.pays == "response")]
+    said += comparer.cost_lines(plan.costliest(responses))
     if not args.json or args.dry_run:
         print("\n".join(said), flush=True)
     if args.dry_run:

@@ -84,7 +84,8 @@ def _sample(args: argparse.Namespace) -> int:
     if args.reward is not None:
         read_name(args.reward)  # a name that means nothing, before any work
     preferences = load_data(args, args.data)
-    reward = None if args.reward is None else reward_of(args, images=holds_images(preferences))
+    work = f"pop sample {args.out.resolve()}"
+    reward = None if args.reward is None else reward_of(args, work, images=holds_images(preferences))
     ratings = None if reward is None else response_ratings(preferences, reward)
     strength = preferences.strength if ratings is None else ratings.gap
     for note in () if ratings is None else ratings.notes:

@@ -15,7 +15,7 @@ class EvaluationConfig:
     Attributes:
         reward: scores generations: `module:function`, `file.py:function`, `model:PATH` or `judge:MODEL@URL`; null
             generates nothing.
-        reward_options: further arguments of the reward (for a judge: api_key_env, cache, request …).
+        reward_options: further arguments of the reward (for a judge: api_key_env, cache, request, max_cost …).
         also: further rewards of the same generations, reported beside the first under the names of their functions,
             such as whether an image still shows its prompt. A list of `module:function`, `file.py:function` or
             `model:PATH`.

@@ -87,8 +87,8 @@ class BatchServer:
         read: Callable[[str, Any], Any],
         keep: Callable[[str, Any], None],
         kept: str,
+        purse: Purse,
         progress: str | None = None,
-        purse: Purse | None = None,
     ) -> dict[str, Failure]:
         """Ask several questions in batches; see `Server.ask`.
 
@@ -301,7 +301,7 @@ class _Run:
         wanted: Mapping[str, dict[str, Any]],
         read: Callable[[str, Any], Any],
         keep: Callable[[str, Any], None],
-        purse: Purse | None,
+        purse: Purse,
         progress: str | None,
     ) -> None:
         self.wanted, self.progress = wanted, progress
@@ -334,16 +334,13 @@ class _Run:
             self._settle(key, None, "")
 
     def _settle(self, key: str, usage: Mapping[str, Any] | None, batch: str) -> None:
-        if self._purse is not None:
-            self._purse.settle(key, self.wanted.get(key, {"messages": []}), usage, batch=batch)
+        self._purse.settle(key, self.wanted.get(key, {"messages": []}), usage, batch=batch)
 
 
 def _admitted(
-    keys: Sequence[str], bodies: Mapping[str, Mapping[str, Any]], purse: Purse | None
+    keys: Sequence[str], bodies: Mapping[str, Mapping[str, Any]], purse: Purse
 ) -> tuple[list[str], list[str]]:
     """Requests that the budget lets be sent now, and the others, from the first that does not fit on."""
-    if purse is None:
-        return list(keys), []
     for place, key in enumerate(keys):
         if not purse.admit(key, bodies[key], wait=False):
             return list(keys[:place]), list(keys[place:])

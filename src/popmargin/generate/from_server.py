@@ -1,10 +1,11 @@
 """Responses of a model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp and others."""
 
 import hashlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from popmargin.data.read_prompts import Prompts
 from popmargin.data.tools import for_template
 from popmargin.errors import ConfigError, RunError
 from popmargin.files import digest
-from popmargin.generate.part_file import PartFile
+from popmargin.generate.answer_cache import AnswerCache
+from popmargin.generate.part_file import PartFile, payments_beside
 from popmargin.generate.produced import Produced, as_responses
-from popmargin.generate.server import SHOWN, Failure, NoAnswerError, Server, request_fields
+from popmargin.generate.server import NOT_ASKED, SHOWN, Failure, NoAnswerError, Server, request_fields
+from popmargin.generate.spending import Budget, Prices, Purse, forecast_of
 
 _ENDED = {"stop": True, "eos": True, "eos_token": True, "stop_sequence": True, "length": False}
 """What servers say at the end of a response: whether it ended by itself."""
@@ -58,6 +61,9 @@ def server_responses(
     part: Path | None = None,
     missing: str = "error",
     progress: bool = False,
+    price_in: float = 0.0,
+    price_out: float = 0.0,
+    max_cost: float | None = None,
     **options: Any,
 ) -> Produced:
     """Ask a server for responses: conversations through chat/completions, texts through completions.
@@ -76,6 +82,8 @@ def server_responses(
         part: file of what is finished, deleted by whoever saves the responses; None keeps none.
         missing: "error" raises where the server gave no response after all attempts, "keep" counts those.
         progress: show a progress bar, with tokens per second.
+        price_in, price_out: per million tokens of prompts, and of responses.
+        max_cost: most that all responses may cost, earlier calls with the same part file included.
         options: of `Server`: api_key_env, workers, retries, backoff, timeout, requests_per_minute.
 
     Returns:
@@ -83,9 +91,9 @@ def server_responses(
         `token_logps` (nats) and their sum as the score `logp`, and `token_ids`.
 
     Raises:
-        ConfigError: no model, or a setting is out of range.
-        RunError: the server cannot be reached or refuses all, responses are missing, or the part file was begun for
-            something else.
+        ConfigError: no model, a setting is out of range, or a limit without prices.
+        RunError: the limit of the cost is reached, the server cannot be reached or refuses all, responses are missing,
+            or the part file was begun for something else.
     """
     if not model:
         raise ConfigError(f"The server at {server} has no model name. Give one (--model NAME).")
@@ -98,11 +106,17 @@ def server_responses(
         **{name: dict(value) if name == "request" else value for name, value in vars(sampling).items()},
     })  # fmt: skip
     before, started = len(kept.done), time.monotonic()
-    asking = _Asking(Server(server, endpoint=endpoint, **options), prompts, model, sampling, kept)
+    paid = None if part is None else AnswerCache(payments_beside(part))
+    purse = Purse(Budget(max_cost), paid, scope="", prices=Prices(price_in, price_out))
+    asking = _Asking(Server(server, endpoint=endpoint, **options), prompts, model, sampling, kept, purse)
+    for line in asking.cost_lines():
+        print(line, file=sys.stderr, flush=True)
     with tqdm(
         total=len(prompts) * sampling.samples, initial=before, desc="responses", disable=not progress, unit="response"
     ) as bar:
         asking.run(bar)
+    if any(failure is NOT_ASKED for failure in asking.failures.values()):
+        raise purse.budget.stop(kept.path or "no file")
     lost = Counter(failure.reason for failure in asking.failures.values())
     if lost and missing == "error":
         where, first = next(iter(asking.failures.items()))
@@ -128,7 +142,16 @@ def server_responses(
 class _Asking:
     """Asks for what is not there, until it is or the server has failed at it."""
 
-    def __init__(self, server: Server, prompts: Prompts, model: str, sampling: ServerSampling, kept: PartFile) -> None:
+    def __init__(
+        self,
+        server: Server,
+        prompts: Prompts,
+        model: str,
+        sampling: ServerSampling,
+        kept: PartFile,
+        purse: Purse,
+    ) -> None:
+        self._purse = purse
         self._server, self._prompts, self._model = server, prompts, model
         self._sampling, self._kept = sampling, kept
         self._keys = prompts.keys
@@ -138,6 +161,13 @@ class _Asking:
         self._counts: Counter[str] = Counter()
         self.tokens = 0
         self.failures: dict[tuple[int, int], Failure] = {}
+
+    def cost_lines(self) -> list[str]:
+        """What the missing responses will cost, and what is left to pay; nothing without prices."""
+        bodies = [self._body(places) for places in self._wanted().values()]
+        found = forecast_of(bodies, self._purse.prices)
+        found = replace(found, questions=len(self._prompts), cached=len(self._kept.done))
+        return [f"{self._model}: {found}", *self._purse.budget.lines(found)] if found.priced else []
 
     def run(self, bar: Any) -> None:
         """Ask in passes; each asks for what earlier ones did not bring."""
@@ -181,6 +211,7 @@ class _Asking:
             read=lambda key, answer: self._read(answer),
             keep=lambda key, found: self._keep(wanted[key], found),
             kept=str(self._kept.path or "memory"),
+            purse=self._purse,
         )
 
     def _body(self, places: Sequence[tuple[int, int]]) -> dict[str, Any]:

@@ -106,6 +106,18 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
+def payments_beside(part: Path) -> Path:
+    """The file that keeps what the responses in a part file have cost."""
+    return part.with_name(f"{part.name}.paid")
+
+
+def forget_payments(part: Path) -> None:
+    """Delete it, once the responses are elsewhere."""
+    paid = payments_beside(part)
+    for path in (paid, paid.with_name(f"{paid.name}.lock")):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def part_beside(out: Path) -> Generator[Path]:
     """The place of the part file of an output, which no other process may use meanwhile.

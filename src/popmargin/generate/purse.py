@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Purse(Protocol):
-    """Lets calls be made, and is told what they cost; see `judges.spending.Purse`."""
+    """Lets calls be made, and is told what they cost; see `generate.spending.Purse`."""
 
     @property
     def limited(self) -> bool:

@@ -80,7 +80,7 @@ class _Calls:
     read: Callable[[str, Any], Any]
     keep: Callable[[str, Any], None]
     kept: str
-    purse: Purse | None
+    purse: Purse
 
 
 class Server:
@@ -153,8 +153,8 @@ class Server:
         read: Callable[[str, Any], Any],
         keep: Callable[[str, Any], None],
         kept: str,
+        purse: Purse,
         progress: str | None = None,
-        purse: Purse | None = None,
     ) -> dict[str, Failure]:
         """Ask several questions, in their order; answers are handed over as they come.
 
@@ -167,8 +167,8 @@ class Server:
                 reading what is not there raises.
             keep: stores it; called from several threads.
             kept: where, for messages.
+            purse: pays: it lets calls be made.
             progress: name of a progress bar; none when None.
-            purse: lets calls be made; None for all.
 
         Returns:
             Key -> failure, of the questions that have no answer; `NOT_ASKED` where the purse did not let it be asked.
@@ -223,7 +223,7 @@ class Server:
     def _attempt(self, client: Any, calls: "_Calls", key: str) -> tuple[Failure | None, bool, float]:
         """One request: what is wrong with its answer, whether to try again, and how long the server asks to wait."""
         body, purse = calls.bodies[key], calls.purse
-        if purse is not None and not purse.admit(key, body):
+        if not purse.admit(key, body):
             return NOT_ASKED, False, 0.0
         self._wait_for_turn()
         usage: Mapping[str, Any] | None = {}  # what was sent may have been answered, until the server says otherwise
@@ -236,8 +236,7 @@ class Server:
             usage = None if isinstance(error, self._httpx.ConnectError | self._httpx.ConnectTimeout) else {}
             return Failure("no answer", f"{type(error).__name__}: {error}"), True, 0.0
         finally:
-            if purse is not None:
-                purse.settle(key, body, usage)
+            purse.settle(key, body, usage)
         text, status = response.text[:SHOWN].strip(), response.status_code
         failure = Failure(f"HTTP {status}", text)
         if 200 <= status < 300:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from popmargin.errors import ConfigError
+from popmargin.generate.answer_cache import AnswerCache, cache_file, request_key
 from popmargin.generate.server import NOT_ASKED, Failure, request_fields
-from popmargin.judges.answer_cache import AnswerCache, cache_file, request_key
+from popmargin.generate.spending import Budget, Forecast, Prices, Purse, forecast_of
 from popmargin.judges.client import ChatClient, answer_text
-from popmargin.judges.comparing import Reply
-from popmargin.judges.labeller import Account
+from popmargin.judges.comparing import Judge, Reply
+from popmargin.judges.labeller import Account, Labeller, Opinion
 from popmargin.judges.read_verdict import read_verdict
-from popmargin.judges.spending import Budget, Forecast, Prices, Purse, forecast_of
 
 LETTERS = ("A", "B")
 
@@ -31,7 +31,7 @@ class ServerBackend:
         again: ask again if the cached answer has no clear verdict.
         price_in: per million prompt tokens.
         price_out: per million completion tokens.
-        budget: pays the calls, and counts them over restarts; None only prices them.
+        budget: pays the calls, and counts them over restarts; None has no limit.
         scope: whose payments count with it.
         client: options of `ChatClient`: api_key_env, workers, retries, backoff, timeout, requests_per_minute.
 
@@ -60,8 +60,8 @@ class ServerBackend:
             raise ConfigError(f"The judge at {url} has no model name. Give judge:MODEL@URL, or the option model.")
         store = AnswerCache(cache_file("verdicts.jsonl") if cache is None else Path(cache))
         self._prices = Prices(price_in, price_out)
-        purse = None if budget is None else Purse(budget, store, scope=scope, prices=self._prices)
-        self._budget = budget
+        self._budget = Budget() if budget is None else budget
+        purse = Purse(self._budget, store, scope=scope, prices=self._prices)
         self._client = ChatClient(url, read=read_reply, cache=store, purse=purse, **client)
         self._model = model
         settings: dict[str, Any] = {"temperature": 0, "max_tokens": max_tokens}
@@ -69,6 +69,16 @@ class ServerBackend:
             settings |= {"logprobs": True, "top_logprobs": 20}
         self._settings = request_fields(settings, request)
         self._again = again
+
+    @property
+    def budget(self) -> Budget:
+        """What is paid, and the limit."""
+        return self._budget
+
+    @property
+    def cache(self) -> Path:
+        """The file that keeps the answers."""
+        return self._client.cache.path
 
     @property
     def name(self) -> str:
@@ -80,20 +90,18 @@ class ServerBackend:
         bodies = [self._body(prompt) for prompt in prompts]
         keys = [request_key(body) for body in bodies]
         new = self._new(keys)
-        before, paid = self._client.requests, self._budget.spent if self._budget else 0.0
+        before, paid = self._client.requests, self._budget.spent
         try:
             answers = self._client.ask(bodies, progress=progress, anew=self._anew)
         finally:
             account.asked += self._client.requests - before
-            account.cost += self._budget.spent - paid if self._budget else 0.0
+            account.cost += self._budget.spent - paid
         account.cached += len(bodies) - len(new)
         replies = [_reply(answer) for answer in answers]
         given = {key: reply for key, reply in zip(keys, replies, strict=True) if not reply.failure}
         for key in new & given.keys():
             account.prompt_tokens += given[key].prompt_tokens
             account.completion_tokens += given[key].completion_tokens
-            if self._budget is None:
-                account.cost += self._prices.of(given[key].prompt_tokens, given[key].completion_tokens)
         return replies
 
     def forecast(self, prompts: Sequence[str]) -> Forecast:
@@ -113,6 +121,18 @@ class ServerBackend:
     def _anew(self, answer: Any) -> bool:
         """Whether a cached answer is useless: empty (as older versions stored), or without a verdict."""
         return not answer["text"].strip() or (self._again and read_verdict(answer["text"]) is None)
+
+
+def refuse_unasked(labeller: Labeller, opinions: Sequence[Opinion]) -> None:
+    """For those who need every answer: stop where the budget ended before a question was asked.
+
+    Raises:
+        RunError: it did.
+    """
+    if all(opinion.asked for opinion in opinions):
+        return
+    assert isinstance(labeller, Judge) and isinstance(labeller.backend, ServerBackend), "only these have a budget"
+    raise labeller.backend.budget.stop(labeller.backend.cache)
 
 
 def _reply(answer: Any) -> Reply:

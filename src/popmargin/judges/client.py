@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from popmargin.errors import ConfigError
+from popmargin.generate.answer_cache import AnswerCache, request_key
 from popmargin.generate.batch_server import BatchServer
 from popmargin.generate.purse import Purse
 from popmargin.generate.server import SHOWN, NoAnswerError, Server
-from popmargin.judges.answer_cache import AnswerCache, request_key
 
 
 class ChatClient:
@@ -17,7 +17,7 @@ class ChatClient:
         url: base of the API ("http://localhost:8000/v1"), or its chat/completions address.
         read: extracts the part to store from the server's JSON.
         cache: where answers are stored.
-        purse: pays the calls; None lets all be made.
+        purse: pays the calls.
         batch: ask by the server's batch endpoint.
         batch_poll: seconds between two looks at a batch.
         api_key_env, workers, retries, backoff, timeout, requests_per_minute: see `Server` and `BatchServer`.
@@ -33,7 +33,7 @@ class ChatClient:
         *,
         read: Callable[[Any], Any],
         cache: AnswerCache,
-        purse: Purse | None = None,
+        purse: Purse,
         batch: bool = False,
         batch_poll: float = 30.0,
         api_key_env: str | None = None,
@@ -94,7 +94,7 @@ class ChatClient:
             if key not in known or (anew is not None and anew(known[key]))
         }
         self._server.understood |= any(key in known for key in keys)
-        if self._purse is None or not self._purse.limited:
+        if not self._purse.limited:
             # By key, so in random order: long questions are often adjacent, and would look like a failing server. Where
             # the budget may end, both orders of a question are asked before the next one.
             wanted = dict(sorted(wanted.items()))

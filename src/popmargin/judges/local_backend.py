@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from popmargin.engine.reference import model_fingerprint
 from popmargin.errors import ConfigError, RunError, counted
-from popmargin.judges.answer_cache import AnswerCache, cache_file, request_key
+from popmargin.generate.answer_cache import AnswerCache, cache_file, request_key
 from popmargin.judges.backends import LETTERS
 from popmargin.judges.comparing import Reply
 from popmargin.judges.labeller import Account

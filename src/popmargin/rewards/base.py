@@ -1,5 +1,6 @@
 """The reward protocol, and checks of rewards' answers."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
@@ -27,6 +28,15 @@ class Noted(Protocol):
 
     def take_notes(self) -> list[str]:
         """What happened to texts since the last call, as sentences; empty if all were scored in full."""
+        ...
+
+
+@runtime_checkable
+class PaidReward(Protocol):
+    """A reward whose scores cost money."""
+
+    def cost_lines(self, prompts: list[Prompt], completions: list[str]) -> list[str]:
+        """What scoring these will cost, in lines; none if no price is known."""
         ...
 
 
@@ -70,6 +80,13 @@ class AnswerReward(Reward, Protocol):
 def notes_of(reward: Any) -> tuple[str, ...]:
     """A reward's notes on what it has just scored."""
     return tuple(reward.take_notes()) if isinstance(reward, Noted) else ()
+
+
+def say_cost(reward: Any, prompts: Sequence[Prompt], completions: Sequence[str]) -> None:
+    """Say what scores will cost before the first is asked for, if they cost something."""
+    if isinstance(reward, PaidReward):
+        for line in reward.cost_lines(list(prompts), list(completions)):
+            print(line, file=sys.stderr, flush=True)
 
 
 class CallableReward:

@@ -10,7 +10,7 @@ import numpy as np
 from popmargin.config import EvaluationConfig
 from popmargin.data.images import decode, pillow
 from popmargin.errors import ConfigError
-from popmargin.rewards.base import Prompt, Reward, notes_of
+from popmargin.rewards.base import Prompt, Reward, notes_of, say_cost
 from popmargin.rewards.image_rewards import ImageReward
 from popmargin.rewards.load import check_reward, loader
 from popmargin.rewards.naming import read_name
@@ -65,6 +65,7 @@ class Rewards:
             if images is not None and isinstance(reward, ImageReward):
                 values = _of_images(reward, list(prompts), images)
             elif images is None and isinstance(reward, Reward):
+                say_cost(reward, prompts, texts)
                 values = reward.score(list(prompts), list(texts))
             else:
                 made, scored = ("images", "texts") if images is not None else ("texts", "images")

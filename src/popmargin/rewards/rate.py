@@ -3,7 +3,7 @@
 Axis suffixes: N preferences.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from popmargin.data.images import COLUMNS, decode, image_bytes, pillow
 from popmargin.data.schema import Preferences, holds_images
 from popmargin.data.tools import said
 from popmargin.errors import ConfigError, DataError, counted
-from popmargin.rewards.base import Prompt, Reward, notes_of
+from popmargin.rewards.base import PaidReward, Prompt, Reward, notes_of, say_cost
 from popmargin.rewards.image_rewards import ImageReward
 from popmargin.rewards.load import loader
 
@@ -62,15 +62,30 @@ def response_ratings(preferences: Preferences, reward: Reward | ImageReward) -> 
         made, scored = ("images", "texts") if holds_images(preferences) else ("texts", "images")
         raise ConfigError(f"The reward scores {scored}, and the responses are {made}. Name a reward of {made}.")
     rated: dict[str, list[float]] = {"chosen": [], "rejected": []}
-    ids = preferences.ids
-    for batch in preferences.batches("prompt", *rated, size=_BATCH):
-        for side, values in rated.items():
-            start = len(values)
-            rows = enumerate(zip(batch["prompt"], batch[side], strict=True), start)
-            asked = [last_turn(prompt, text, f"the preference '{ids[row]}'") for row, (prompt, text) in rows]
-            values += reward.score([prompt for prompt, _ in asked], [text for _, text in asked])
+    batches = _asked(preferences)
+    if isinstance(reward, PaidReward):
+        parts = list(batches)
+        say_cost(
+            reward,
+            [prompt for _, prompts, _ in parts for prompt in prompts],
+            [text for _, _, texts in parts for text in texts],
+        )
+        batches = iter(parts)
+    for side, prompts, texts in batches:
+        rated[side] += reward.score(prompts, texts)
     chosen, rejected = (np.array(rated[side], dtype=np.float64) for side in ("chosen", "rejected"))
     return Ratings(chosen, rejected, notes_of(reward))
+
+
+def _asked(preferences: Preferences) -> Iterator[tuple[str, list[Prompt], list[str]]]:
+    """Side, prompts and last turns of some preferences at a time."""
+    ids, start = preferences.ids, 0
+    for batch in preferences.batches("prompt", "chosen", "rejected", size=_BATCH):
+        for side in ("chosen", "rejected"):
+            rows = enumerate(zip(batch["prompt"], batch[side], strict=True), start)
+            asked = [last_turn(prompt, text, f"the preference '{ids[row]}'") for row, (prompt, text) in rows]
+            yield side, [prompt for prompt, _ in asked], [text for _, text in asked]
+        start += len(batch["prompt"])
 
 
 def _image_ratings(preferences: Preferences, reward: ImageReward) -> Ratings:

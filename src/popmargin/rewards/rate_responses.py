@@ -8,7 +8,7 @@ from typing import Any
 from popmargin.data.images import decode, image_bytes, pillow
 from popmargin.data.responses import Responses
 from popmargin.errors import DataError
-from popmargin.rewards.base import Answer, AnswerReward, PartialReward, Reward, notes_of
+from popmargin.rewards.base import Answer, AnswerReward, PartialReward, Reward, notes_of, say_cost
 from popmargin.rewards.image_rewards import ImageReward, PartialImageReward
 from popmargin.rewards.load import load_image_reward, load_reward
 from popmargin.rewards.rate import last_turn
@@ -68,6 +68,7 @@ def rate_responses(
         return _rated(responses, name, _image_scores(responses, image_scorer), image_scorer)
     scorer = load_reward(reward)  # pyright: ignore[reportArgumentType]
     answers = answers_of(responses)
+    say_cost(scorer, [answer.prompt for answer in answers], [answer.text for answer in answers])
     values: list[float] = []
     for start in range(0, len(answers), _BATCH):
         batch = answers[start : start + _BATCH]

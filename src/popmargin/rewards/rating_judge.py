@@ -1,9 +1,11 @@
 """A judge: an OpenAI-compatible chat server that rates a response from 1 to 10."""
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -11,8 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from popmargin.errors import ConfigError, RunError, counted
 from popmargin.files import no_such_file
-from popmargin.generate.server import Failure, key_headers, request_fields
-from popmargin.judges.answer_cache import AnswerCache, cache_file, request_key
+from popmargin.generate.answer_cache import AnswerCache, cache_file, request_key
+from popmargin.generate.server import NOT_ASKED, Failure, key_headers, request_fields
+from popmargin.generate.spending import Budget, Forecast, Prices, Purse, forecast_of
 from popmargin.judges.client import ChatClient, answer_text
 from popmargin.judges.prompts import readable
 from popmargin.judges.read_rating import parse_rating
@@ -62,9 +65,15 @@ class JudgeReward:
         request: further fields of the request, such as {max_completion_tokens: 512}; null omits a field.
         again: ask again if the cached answer has no rating.
         max_unparsed: maximum share of completions without a rating; more is an error.
+        price_in: per million prompt tokens.
+        price_out: per million completion tokens.
+        max_cost: most that may be paid, all runs and commands with the same cache and account together; null for no
+            limit.
+        account: what payments are counted for; by default the model at its address.
 
     Attributes:
         max_unparsed: as given.
+        budget: what is paid, and the limit.
         unparsed: completions without a rating in the last `score`.
         failed: those whose question got no answer.
 
@@ -90,13 +99,20 @@ class JudgeReward:
         request: Mapping[str, Any] | None = None,
         again: bool = False,
         max_unparsed: float = 0.05,
+        price_in: float = 0.0,
+        price_out: float = 0.0,
+        max_cost: float | None = None,
+        account: str = "",
     ) -> None:
         if not model:
             raise ConfigError(f"The judge at {url} has no model name. Give judge:MODEL@URL, or the option model.")
+        store = AnswerCache(cache_file("judge.jsonl") if cache is None else Path(cache))
+        self.budget, self._prices = Budget(max_cost), Prices(price_in, price_out)
         self._client = ChatClient(
             url,
             read=answer_text,
-            cache=AnswerCache(cache_file("judge.jsonl") if cache is None else Path(cache)),
+            cache=store,
+            purse=Purse(self.budget, store, scope=account or f"{model} at {url}", prices=self._prices),
             api_key_env=api_key_env,
             workers=workers,
             retries=retries,
@@ -134,11 +150,27 @@ class JudgeReward:
         keys = [request_key(self._body(prompt, text)) for prompt, text in zip(prompts, completions, strict=True)]
         return [(key, key in known and not (self._again and parse_rating(known[key]) is None)) for key in keys]
 
+    def forecast(self, prompts: list[Prompt], completions: list[str]) -> Forecast:
+        """What scoring these will take; nothing is asked."""
+        rows = zip(self.questions(prompts, completions), prompts, completions, strict=True)
+        wanted = {key: (known, prompt, text) for (key, known), prompt, text in rows}
+        new = [self._body(prompt, text) for known, prompt, text in wanted.values() if not known]
+        found = forecast_of(new, self._prices)
+        return replace(found, questions=len(completions), cached=len(wanted) - len(new))
+
+    def cost_lines(self, prompts: list[Prompt], completions: list[str]) -> list[str]:
+        """What scoring these will cost, and what is left to pay; nothing without prices."""
+        if not self._prices.known:
+            return []
+        found = self.forecast(prompts, completions)
+        return [f"{self.name}: {found}", *self.budget.lines(found)]
+
     def score(self, prompts: list[Prompt], completions: list[str]) -> list[float]:
         """One rating from 1 to 10 per completion.
 
         Raises:
-            RunError: the server cannot be reached or refuses all, or too many completions get no rating.
+            RunError: the server cannot be reached or refuses all, the limit of the cost is reached, or too many
+                completions get no rating.
         """
         ratings, missing = self._ratings(prompts, completions)
         self._scored += len(ratings)
@@ -150,7 +182,7 @@ class JudgeReward:
         """The same, but nan for completions without a rating, however many they are.
 
         Raises:
-            RunError: the server cannot be reached or refuses all.
+            RunError: the server cannot be reached or refuses all, or the limit of the cost is reached.
         """
         ratings, _ = self._ratings(prompts, completions)
         return checked_rewards(ratings, len(ratings), self._client.url, some=True)
@@ -163,6 +195,8 @@ class JudgeReward:
         bodies = [self._body(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
         anew = (lambda answer: parse_rating(answer) is None) if self._again else None  # pyright: ignore
         answers: list[str | Failure] = self._client.ask(bodies, anew=anew)
+        if any(answer is NOT_ASKED for answer in answers):
+            raise self.budget.stop(self.cache)
         ratings = [None if isinstance(answer, Failure) else parse_rating(answer) for answer in answers]
         missing = {row: answers[row] for row, rating in enumerate(ratings) if rating is None}
         self.failed = sum(isinstance(answer, Failure) for answer in missing.values())
@@ -214,6 +248,11 @@ def check_options(options: Mapping[str, Any]) -> None:
             TypeAdapter(types[name]).validate_python(value, strict=True)
         except ValidationError as error:
             raise ConfigError(f"Option {name} of the judge is {value!r}. {error.errors()[0]['msg']}.") from error
+    if options.get("max_cost") is not None and not options.get("price_in", 0) and not options.get("price_out", 0):
+        raise ConfigError("The limit max_cost of a judge needs its prices: give the options price_in and price_out.")
+    for name in ("price_in", "price_out", "max_cost"):
+        if not 0 <= (options.get(name) or 0) < math.inf:
+            raise ConfigError(f"Option {name} of the judge is {options[name]}; give a number, 0 or more.")
     _template(options.get("template"))
     key_headers(options.get("api_key_env"), "Judge")
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from popmargin.config_names import PAYING
 from popmargin.errors import RunError
 from popmargin.files import no_such_file, whole_file
 from popmargin.rounds.plan import Output, Stage, Waiting
@@ -114,7 +115,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
         old, new = before.get(name), now.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _changes(old, new, f"{prefix}{name}.")
-        elif old != new:
+        elif old != new and not (prefix.endswith("options.") and name in PAYING):
             yield f"{prefix}{name} was {json.dumps(old)}, now {json.dumps(new)}"
 
 

@@ -265,7 +265,7 @@ class LanguageTask(TextTask):
         elif training.frozen_cache_gb:
             # The first run's memory limit applies to all.
             self._frozen = self._frozen or FrozenOutputs(training.frozen_cache_gb)
-            self._plans[model] = self._frozen.share(model, scorer.plan)
+            self._plans.keep(model, self._frozen.share(model, scorer.plan))
         if training.compile:
             compile_layers(model)
         return replace(scorer, plan=self.plan(model))

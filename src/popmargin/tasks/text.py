@@ -1,7 +1,6 @@
 """Shared by policies and reward models: a start model with a tokenizer, and preferences as tokens."""
 
 import gc
-import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from popmargin.data.goal_tokens import refuse_lost_goals
 from popmargin.data.schema import Preferences
 from popmargin.data.tokenize import TokenizedPreferences, refuse_images, tokenize_preferences
 from popmargin.data.tokenizer_rules import tokenizer_fingerprint
+from popmargin.engine.found_for_models import FoundForModels
 from popmargin.engine.processes import is_divided
 from popmargin.engine.reference import model_fingerprint
 from popmargin.engine.trial import unwrapped
@@ -42,7 +42,7 @@ class TextTask(Task):
 
     def __init__(self, settings: TaskSettings) -> None:
         super().__init__(settings)
-        self._plans: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+        self._plans = FoundForModels[Any]()
         self._start: nn.Module | None = None
         self._outline: nn.Module | None = None
         self._lent = False  # whether adapters are around the weights of `_start`
@@ -114,7 +114,7 @@ class TextTask(Task):
             self._start = None
         model, _ = self.start_model, self.start_fingerprint  # while its weights are those that were loaded
         self._start, self._outline = None, outline(model)
-        self._plans.pop(model, None)
+        self._plans.forget(model)
         return model
 
     def _lend_start(self) -> nn.Module:
@@ -169,9 +169,9 @@ class TextTask(Task):
     def plan(self, model: Any) -> Any:
         """The fastest way for a model to score; found once per model."""
         inner = unwrapped(model)
-        if inner not in self._plans:
-            self._plans[inner] = self._find_plan(inner)
-        return self._plans[inner]
+        if self._plans.of(inner) is None:
+            self._plans.keep(inner, self._find_plan(inner))
+        return self._plans.of(inner)
 
     def encode(self, preferences: Preferences) -> TokenizedPreferences:
         refuse_images(preferences)  # before the tokenizer, which a text-to-image model may lack

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from popmargin.code_permission import note_stored
 from popmargin.config import RunConfig, from_dict, opened, to_dict
-from popmargin.config_names import EMBEDDED
+from popmargin.config_names import EMBEDDED, PAYING
 from popmargin.errors import ConfigError
 
 _FIELDS = (
@@ -46,7 +46,8 @@ _ALSO = "evaluation.also"
 """A list of names of user code; the copy of each is kept by its number."""
 _TEMPLATE = "evaluation.reward_options.template"
 """A file of the user's own that is no code; its copy is kept like one."""
-_OWN = ("output", "reference.cache", "data.cache", "data.workers")  # they do not affect what is trained
+_PAID = tuple(f"evaluation.reward_options.{name}" for name in PAYING)
+_OWN = ("output", "reference.cache", "data.cache", "data.workers", *_PAID)  # they do not affect what is trained
 _PREFIXES = ("model:", "implicit:", "sqlite:///")
 _FREE = ("reference.tokens_per_batch", "model.path", "reference.model", "data.train", "data.test", "tokens.reference")
 """What an evaluation may name otherwise: where things lie, whose content is compared."""

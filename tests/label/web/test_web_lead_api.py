@@ -1,5 +1,6 @@
 """The lead's API: tokens that may read or change, and what a lead does in a month of labelling."""
 
+import argparse
 import io
 import re
 from pathlib import Path
@@ -11,7 +12,10 @@ from fastapi.testclient import TestClient
 from web_site import ADMIN, Site, rows_of
 
 from popmargin.cli.main import main
+from popmargin.cli.project_options import add_project_arguments, project_settings
 from popmargin.label.export.preferences import preferences_of
+from popmargin.label.language.page_texts import shipped
+from popmargin.label.store.change_settings import CHANGEABLE
 
 
 def client_of(site: Site, role: Any = "lead") -> TestClient:
@@ -105,6 +109,37 @@ def test_known_answers_judges_and_webhooks_over_http(site: Site) -> None:
     assert (
         lead.delete(f"{place}/webhook").json() == {"dropped": waiting} and lead.get(f"{place}/webhook").json() is None
     )
+
+
+def test_the_language_of_a_project_is_a_tag_or_all_texts(site: Site) -> None:
+    """Never a file: it would be one of the server."""
+    lead = client_of(site)
+    new = {"name": "deutsch", "rows": rows_of(1), "kind": "preference", "language": "de"}
+    number = lead.post("/api/lead/projects", json=new).json()["project"]
+    place = f"/api/lead/projects/{number}"
+    assert lead.get(place).json()["language"] == "de" and site.store.project("deutsch").language == "de"
+    texts = dict(shipped("en").by_key) | {"lang": "en-GB"}
+    changed = lead.patch(place, json={"language": texts, "shown": [], "both_bad": True}).json()
+    assert (changed["language"], changed["shown"], changed["both_bad"]) == ("en-GB", [], True)
+    assert lead.patch(place, json={"language": "en"}).json()["language"] == "en"
+    for wrong, said in ((__file__, "popmargin has en and de"), ({"lang": "fr"}, "texts cannot be used")):
+        refused = lead.patch(place, json={"language": wrong})
+        assert refused.status_code == 409 and said in refused.json()["error"]
+    assert lead.get(place).json()["language"] == "en"
+
+
+def test_what_the_command_line_sets_a_program_can_set(site: Site) -> None:
+    """So that no setting is forgotten here; those that name files of the command line are apart."""
+    models = client_of(site).get("/api/lead/openapi.json").json()["components"]["schemas"]
+    (made,) = (models[name] for name in models if name.endswith("NewProject"))
+    (changed,) = (models[name] for name in models if name.endswith("Settings"))
+    parser = argparse.ArgumentParser()
+    add_project_arguments(parser)
+    of_new = project_settings(parser.parse_args([])).keys()
+    assert of_new - {"edges", "gold", "training", "passing"} <= made["properties"].keys()
+    assert set(CHANGEABLE) <= changed["properties"].keys()
+    text = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in changed["properties"] if f"`{name}`" not in text] == []
 
 
 def test_who_may_do_what(site: Site) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from popmargin.errors import ConfigError, RunError
 from popmargin.evaluation.benchmarks.question import Question, Scores
 from popmargin.models.path import looks_like_path
-from popmargin.rewards.base import Reward, notes_of
+from popmargin.rewards.base import Reward, notes_of, say_cost
 from popmargin.rewards.load import load_reward
 from popmargin.rewards.naming import FORMS, read_name
 
@@ -53,6 +53,7 @@ class Scorer:
                     asked.append((prompt, text))
                 rows.append(places[key])
             of_question.append(rows)
+        say_cost(self.reward, [prompt for prompt, _ in asked], [text for _, text in asked])
         values: list[float] = []
         for start in range(0, len(asked), _BATCH):
             part = asked[start : start + _BATCH]

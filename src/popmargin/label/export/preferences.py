@@ -26,6 +26,7 @@ from popmargin.data.schema import (
 from popmargin.data.validate import against_soft_label, prefers_rejected
 from popmargin.errors import ConfigError, DataError, counted, first_few
 from popmargin.label.export.both_bad import OnBothBad, both_bad_shares, put_both_bad, reason
+from popmargin.label.export.calibrated_models import ModelCalibration, with_calibration
 from popmargin.label.export.counting_labels import counting_labels
 from popmargin.label.export.criteria_columns import labels_on, put_criteria
 from popmargin.label.export.graded_votes import calibrate_grades, graded_probabilities, mean_grades, together
@@ -71,6 +72,7 @@ def preferences_of(
     models: Models = "fill",
     criterion: str | None = None,
     pool: Pooling | None = None,
+    calibration: Mapping[str, ModelCalibration] | None = None,
 ) -> Preferences:
     """The imported preferences with all their columns, and what the labels say about them.
 
@@ -99,6 +101,7 @@ def preferences_of(
         models: "fill" leaves out labels of judges and rewards where a person has decided, "equal" counts them too.
         pool: "dawid-skene" makes `soft_label` the probability of all votes together, each labeller counting by how
             often it is right (see `pool_votes`); None makes it their mean.
+        calibration: what the confidences of models are worth, as of `calibrations_of`; None takes them as they are.
 
     Returns:
         The preferences in import order, with a report of what was swapped or left out. If labels of kind "preference"
@@ -128,6 +131,8 @@ def preferences_of(
         raise ConfigError("weights and votes='grades' exclude each other: calibrated grades have their own weights.")
     if pool and (weights or votes != "probability"):
         raise ConfigError("pool excludes weights and votes: it finds out itself how much each labeller's votes count.")
+    if calibration is not None and (pool or votes != "probability"):
+        raise ConfigError("calibration is of confidences, which pool and other votes do not read. Choose one of them.")
     columns = store.preference_columns(project.id)
     if columns["id"] and not any(side is not None for side in columns["rejected"]):
         raise DataError(
@@ -146,6 +151,8 @@ def preferences_of(
         on_each = put_criteria(columns, people_first(counting.labels, models), project, weights)
         notes.append(f"what people say on each criterion: {', '.join(on_each)}")
     every = labels_on(counting.labels, project, criterion)
+    if calibration is not None:
+        every = with_calibration(every, calibration)
     labels = people_first(every, models)
     before = len(notes)
     against, missing = put_ratings(columns, labels, notes, weights)
@@ -157,6 +164,7 @@ def preferences_of(
             "data. Rate some first (popmargin annotate), or use the data as they are."
         )
     notes += counting.notes()
+    notes += [one.note() for one in (calibration or {}).values()]
     if strengths is not None:
         _put_strengths(columns, strengths)
     grades = mean_grades(labels)

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from popmargin.data.questions import PreferenceText
 from popmargin.errors import DataError
-from popmargin.judges.backends import ServerBackend
+from popmargin.generate.spending import Forecast
+from popmargin.judges.backends import ServerBackend, refuse_unasked
 from popmargin.judges.comparing import Judge
 from popmargin.judges.labeller import Account, Labeller, Opinion, Question
-from popmargin.judges.spending import Forecast
 from popmargin.label.labellers.numeric import RewardLabeller
 from popmargin.label.store.label_store import LabelStore
 from popmargin.pop.edges import PopEdges
@@ -44,6 +44,7 @@ def label_pairs(
 
     Raises:
         DataError: a preference is paired with itself.
+        RunError: the judge's budget ended before all were asked; the answers so far are in its cache.
     """
     account = Account() if account is None else account
     questions = [Question("pop", first, second) for first, second in pairs]
@@ -51,6 +52,7 @@ def label_pairs(
         if question.second is not None and question.first.id == question.second.id:
             raise DataError(f"The preference '{question.first.id}' is paired with itself; PoP compares two.")
     opinions = labeller.label(questions, account, progress=progress)
+    refuse_unasked(labeller, opinions)
     rows: dict[str, list[Any]] = {name: [] for name in ("stronger", "weaker", "tie", "confidence")}
     for question, opinion in zip(questions, opinions, strict=True):
         if opinion.verdict == "unsure" or question.second is None:

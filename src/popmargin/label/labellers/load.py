@@ -7,11 +7,11 @@ from typing import Any
 
 from popmargin.data.questions import Kind
 from popmargin.errors import ConfigError, did_you_mean
+from popmargin.generate.spending import Budget
 from popmargin.judges.backends import ServerBackend
 from popmargin.judges.client import ChatClient
 from popmargin.judges.comparing import Judge
 from popmargin.judges.labeller import Labeller
-from popmargin.judges.spending import Budget
 from popmargin.label.labellers.numeric import Files, RatingLabeller, RewardLabeller
 from popmargin.rewards.load import with_model
 from popmargin.rewards.naming import Named, read_name

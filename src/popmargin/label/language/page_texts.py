@@ -89,6 +89,23 @@ def read_language(given: str) -> str:
     return json.dumps(found, ensure_ascii=False)
 
 
+def kept_language(given: str | Mapping[str, Any], source: str) -> str:
+    """A language as a project keeps it, from the tag of a shipped one or from all its texts.
+
+    Raises:
+        ConfigError: neither; a name of a file is none, since it would be one of the machine that reads it.
+    """
+    if isinstance(given, str):
+        if given not in SHIPPED:
+            raise ConfigError(
+                f"{source} {given!r}: popmargin has {' and '.join(SHIPPED)}. For another one give all its texts, as "
+                "`popmargin label language` prints those of English."
+            )
+        return given
+    check(given, source)
+    return json.dumps(dict(given), ensure_ascii=False)
+
+
 def texts_of(kept: str, whose: str = "") -> PageTexts:
     """The texts of a language as a project keeps it.
 

@@ -39,8 +39,17 @@ def calibration_sentences(found: Sequence[JudgeCalibration]) -> list[str]:
                 "sure, so nothing tells its surer labels."
             )
         elif is_known(one.error):
-            sentences.append(f"{said}; its mean confidence is {number(one.confidence, 1, share=True)}{_verdict(one)}.")
+            sure = number(one.confidence, 1, share=True)
+            sentences.append(f"{said}; its mean confidence is {sure}{_verdict(one)}.{_calibrated(one)}")
     return sentences
+
+
+def _calibrated(one: JudgeCalibration) -> str:
+    """What calibration by people makes of its error, if there are items enough."""
+    if not is_known(one.after):
+        return ""
+    before, after = number(one.error.estimate, 3), number(one.after.estimate, 3)
+    return f" Calibrated by people (label export --calibrate) its error is {after}; as it is, {before}."
 
 
 def _verdict(one: JudgeCalibration) -> str:

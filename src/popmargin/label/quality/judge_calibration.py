@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from popmargin.judges.labeller import orders_of
+from popmargin.label.export.calibrated_models import LEAST, agreeing, bins_of, calibrated
 from popmargin.label.export.pooled_votes import pool_votes
 from popmargin.statistics.calibration import ConfidenceBin, confidence_curve, confidence_error, mean_share
 from popmargin.statistics.intervals import UNDEFINED, Interval
 
 _DECIDED = ("first", "second", "tie")
-_BINS, _IN_A_BIN = 10, 20
 PANEL = "panel"
 """Kind of several models together."""
 Source = Literal["probabilities", "orders", "own", "pooled", ""]
@@ -41,6 +41,9 @@ class JudgeCalibration:
         error: expected calibration error, Σ over bins of |confidence − agreement| weighted by items, without its
             upward bias (see `statistics.calibration`).
         curve: bins of equal size; empty without a confidence.
+        after: the same error of confidences that were calibrated by people, each by a map that others' items have given
+            (see `label.export.calibrated_models`); undefined with too few items, and for several models together.
+        intercept, slope: of the map from all items; nan likewise.
     """
 
     name: str
@@ -54,6 +57,9 @@ class JudgeCalibration:
     confidence: float
     error: Interval
     curve: list[ConfidenceBin]
+    after: Interval = UNDEFINED
+    intercept: float = math.nan
+    slope: float = math.nan
 
 
 def judge_calibrations(rows: Sequence[Mapping[str, Any]]) -> list[JudgeCalibration]:
@@ -111,12 +117,14 @@ def _calibration(
     source: Source | None = None,
 ) -> JudgeCalibration:
     sided = [row for row in rows if row["verdict"] != "tie"]
-    right_N = np.array([_agreeing(row["verdict"], people[row["item"]]) for row in sided])
+    right_N = np.array([agreeing(row["verdict"], people[row["item"]]) for row in sided])
     source = _source(sided) if source is None else source
     sure_N = np.array([math.nan if row["confidence"] is None else row["confidence"] for row in sided], dtype=np.float64)
     known_N = np.isfinite(sure_N) & (source != "")
     sure, right = sure_N[known_N], right_N[known_N]
-    bins = min(_BINS, max(1, len(sure) // _IN_A_BIN))
+    bins = bins_of(len(sure))
+    known = [row for row, is_known in zip(sided, known_N, strict=True) if is_known]
+    mapped = calibrated(name, known, people) if len(known) >= LEAST and kind != PANEL else None
     return JudgeCalibration(
         name=name,
         kind=kind,
@@ -129,17 +137,10 @@ def _calibration(
         confidence=float(sure.mean()) if len(sure) else math.nan,
         error=confidence_error(sure, right, bins=bins) if len(sure) else UNDEFINED,
         curve=confidence_curve(sure, right, bins=bins) if len(sure) else [],
+        after=UNDEFINED if mapped is None else mapped.after,
+        intercept=math.nan if mapped is None else mapped.overall.intercept,
+        slope=math.nan if mapped is None else mapped.overall.slope,
     )
-
-
-def _agreeing(verdict: str, said: Sequence[str]) -> float:
-    """The share of people who say the same; ties count ½.
-
-    Example:
-        >>> _agreeing("first", ["first", "tie", "second", "second"])
-        0.375
-    """
-    return sum(1.0 if one == verdict else 0.5 if one == "tie" else 0.0 for one in said) / len(said)
 
 
 def _source(rows: Sequence[Mapping[str, Any]]) -> Source:

@@ -2,19 +2,21 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from popmargin.data.conversation import Text, prompt_key
 from popmargin.data.questions import PreferenceText, Verdict
 from popmargin.errors import ConfigError
+from popmargin.generate.spending import Budget, Forecast
+from popmargin.judges.backends import ServerBackend, refuse_unasked
 from popmargin.judges.comparing import Judge
 from popmargin.judges.labeller import Account, Question
 from popmargin.label.labellers.load import load_labeller
 from popmargin.label.labellers.numeric import RewardLabeller, by_difference
 from popmargin.label.ranking.rank import Compare
-from popmargin.rewards.base import Reward, notes_of
+from popmargin.rewards.base import Reward, notes_of, say_cost
 from popmargin.rewards.naming import read_name
 from popmargin.rewards.rate import last_turn
 from popmargin.user_code import load_object, running
@@ -30,6 +32,8 @@ class Comparer:
         again: asks once more where an answer could not be read; None asks the same again.
         pays: what costs something: each "comparison", or each "response" that a reward scores once.
         account: what it took so far.
+        forecast: what comparing these would take, as `compare` is called; None if nothing is paid by the token.
+        budget: of a judge on a server.
     """
 
     name: str
@@ -37,6 +41,20 @@ class Comparer:
     again: Compare | None = None
     pays: Literal["comparison", "response"] = "comparison"
     account: Account = field(default_factory=Account)
+    forecast: Callable[[Sequence[Text], Sequence[Text], Sequence[Text]], Forecast] | None = None
+    budget: Budget | None = None
+
+    def cost_lines(self, shown: Sequence[tuple[Text, Text, Text]]) -> list[str]:
+        """What ordered questions would cost, and what is left to pay; nothing without prices.
+
+        Args:
+            shown: prompt, the response shown first, the other one.
+        """
+        if self.forecast is None or self.budget is None or not shown:
+            return []
+        prompts, first, second = (list(column) for column in zip(*shown, strict=True))
+        found = self.forecast(prompts, first, second)
+        return [f"{self.name}: {found}", *self.budget.lines(found)] if found.priced else []
 
 
 def load_comparer(spec: str, *, prompt: str | Path | None = None, progress: bool = False, **options: Any) -> Comparer:
@@ -89,20 +107,35 @@ def of_judge(judge: Judge, *, progress: bool = False) -> Comparer:
         progress: show progress bars.
     """
     account = Account()
-    single = judge.in_one_order()
+    single, backend = judge.in_one_order(), judge.backend
 
     def asks(labeller: Judge) -> Compare:
         def compare(prompts: Sequence[Text], first: Sequence[Text], second: Sequence[Text]) -> list[Verdict]:
-            shown = zip(prompts, first, second, strict=True)
-            questions = [
-                Question("preference", PreferenceText(id="", prompt=prompt, chosen=one, rejected=other))
-                for prompt, one, other in shown
-            ]
-            return [opinion.verdict for opinion in labeller.label(questions, account, progress=progress)]
+            questions = _questions(prompts, first, second)
+            opinions = labeller.label(questions, account, progress=progress)
+            refuse_unasked(labeller, opinions)
+            return [opinion.verdict for opinion in opinions]
 
         return compare
 
-    return Comparer(judge.name, asks(single), asks(single.reminding()), account=account)
+    def forecast(prompts: Sequence[Text], first: Sequence[Text], second: Sequence[Text]) -> Forecast:
+        assert isinstance(backend, ServerBackend), "only these are paid"
+        found = backend.forecast(single.prompts(_questions(prompts, first, second)))
+        return replace(found, questions=len(prompts))
+
+    paid = isinstance(backend, ServerBackend)
+    return Comparer(
+        judge.name, asks(single), asks(single.reminding()), account=account, forecast=forecast if paid else None,
+        budget=backend.budget if paid else None,
+    )  # fmt: skip
+
+
+def _questions(prompts: Sequence[Text], first: Sequence[Text], second: Sequence[Text]) -> list[Question]:
+    shown = zip(prompts, first, second, strict=True)
+    return [
+        Question("preference", PreferenceText(id="", prompt=prompt, chosen=one, rejected=other))
+        for prompt, one, other in shown
+    ]
 
 
 class _ByScore:
@@ -126,7 +159,9 @@ class _ByScore:
 
     def _score(self, sides: Mapping[tuple[str, str], tuple[Text, Text]]) -> None:
         asked = [last_turn(prompt, text, f"the prompt {str(prompt)[:60]!r}") for prompt, text in sides.values()]
-        scores = self._reward.score([prompt for prompt, _ in asked], [text for _, text in asked])
+        prompts, texts = [prompt for prompt, _ in asked], [text for _, text in asked]
+        say_cost(self._reward, prompts, texts)
+        scores = self._reward.score(prompts, texts)
         self._scores.update(zip(sides, scores, strict=True))
         self._account.asked += len(sides)
         self._account.notes += notes_of(self._reward)

@@ -1,5 +1,6 @@
 """What is to be ranked: the different responses to each prompt, their order of play, and what that may cost."""
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Plan:
         comparisons: of the scheme, over all prompts.
         calls: ordered questions of these comparisons, if none repeats another.
         most_calls: the same with the direct questions of best against worst that may be added.
+        most_of: the same for each of `contests`.
     """
 
     prompts: int
@@ -53,11 +55,27 @@ class Plan:
     comparisons: int = 0
     calls: int = 0
     most_calls: int = 0
+    most_of: tuple[int, ...] = ()
 
     @property
     def responses(self) -> int:
         """Responses that play."""
         return sum(len(contest.order) for contest in self.contests)
+
+    def costliest(self, responses: Responses) -> list[tuple[Text, Text, Text]]:
+        """As many ordered questions as may be asked, of each prompt the longest: prompt, response shown first, other.
+
+        Args:
+            responses: that are ranked.
+        """
+        found: list[tuple[Text, Text, Text]] = []
+        starts, texts = [0, *responses.counts.cumsum().tolist()], responses.texts
+        for contest, most in zip(self.contests, self.most_of, strict=True):
+            own = [texts[starts[contest.row] + number] for number in contest.order]
+            pairs = [(one, other) for one in own for other in own if one is not other]
+            pairs.sort(key=lambda pair: sum(len(json.dumps(text, ensure_ascii=False).encode()) for text in pair))
+            found += [(responses.prompts[contest.row], *pair) for pair in pairs[-most:]]
+        return found
 
     def cost(self, price: float | None = None, *, scored: bool = False) -> str:
         """What the ranking will cost at most, as a sentence.
@@ -128,6 +146,7 @@ def plan_ranking(
     times, texts = (2 if orders == "both" else 1), responses.texts
     contests: list[Contest] = []
     left_out: dict[int, str] = {}
+    most_of: list[int] = []
     comparisons = most = start = 0
     full = False
     for row, (prompt, count) in enumerate(zip(responses.prompts, responses.counts.tolist(), strict=True)):
@@ -144,8 +163,9 @@ def plan_ranking(
             left_out[row] = BEYOND
             continue
         contests.append(contest)
+        most_of.append(here)
         comparisons, most = comparisons + played, most + here
-    return Plan(len(responses), tuple(contests), left_out, comparisons, times * comparisons, most)
+    return Plan(len(responses), tuple(contests), left_out, comparisons, times * comparisons, most, tuple(most_of))
 
 
 def _contest(row: int, prompt: Text, texts: Sequence[Text], seed: int) -> Contest:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from popmargin.data.questions import Kind
 from popmargin.data.schema import Preferences
 from popmargin.data.validate import describe_problems
+from popmargin.label.language.page_texts import kept_language, texts_of
 from popmargin.label.projects.append import append_rows
 from popmargin.label.projects.open_project import open_project
 from popmargin.label.projects.reach import out_of_reach
@@ -33,8 +34,14 @@ LEAD_ERRORS: dict[int | str, dict[str, Any]] = {
     409: {"model": Refusal, "description": "Refused, with the reason; nothing was changed."},
     422: {"model": Refusal, "description": "The request does not match the schema."},
 }
+Language = Annotated[
+    str | dict[str, str] | None,
+    Field(description="of the annotators' pages: the tag of a shipped one, or all its texts by key"),
+]
+Shown = Annotated[list[Name] | None, Field(max_length=100, description="columns that people see with a task")]
 Rows = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=100_000)]
-_SETTINGS = ("overlap", "repeat_share", "lease_seconds", "training", "passing", "state", "votes_hidden")
+_SETTINGS = ("overlap", "repeat_share", "lease_seconds", "training", "passing", "state", "votes_hidden", "both_bad",
+             "shown")  # fmt: skip
 
 
 def owner_of(request: Request) -> str:
@@ -82,6 +89,8 @@ class NewProject(_Body):
     wording: str | None = None
     grades: bool | None = None
     both_bad: bool | None = None
+    shown: Shown = None
+    language: Language = None
     criteria: Annotated[list[NewCriterion] | None, Field(max_length=20)] = None
     drop_bad_rows: bool = False
 
@@ -111,6 +120,9 @@ class Settings(_Body):
     passing: float | None = None
     state: ProjectState | None = None
     votes_hidden: bool | None = None
+    both_bad: bool | None = None
+    shown: Shown = None
+    language: Language = None
 
 
 class Guidelines(_Body):
@@ -157,6 +169,10 @@ def make_project(request: Request, new: NewProject) -> Imported:
     settings = new.model_dump(exclude={"name", "rows", "drop_bad_rows"})
     if new.criteria is not None:
         settings["criteria"] = criteria_of([(one.name, one.question) for one in new.criteria])
+    if new.shown is not None:
+        settings["shown"] = tuple(new.shown)
+    if new.language is not None:
+        settings["language"] = kept_language(new.language, "language")
     said = _told(data)
     made = open_project(store, data, new.name, say=said.append, **settings)
     return Imported(project=made.id, name=made.name, said=said)
@@ -190,6 +206,10 @@ def change(request: Request, project: RowId, settings: Settings) -> dict[str, An
     """Change settings while people label; no label is lost."""
     found = project_of(request, project)
     given: dict[str, Any] = {name: value for name, value in settings.model_dump().items() if value is not None}
+    if settings.shown is not None:
+        given["shown"] = tuple(settings.shown)
+    if settings.language is not None:
+        given["language"] = kept_language(settings.language, "language")
     for name in ("training", "passing"):
         if given.get(name) == 0:
             given[name] = None
@@ -295,6 +315,7 @@ def _project(request: Request, found: Project) -> dict[str, Any]:
         "seed": found.seed,
         "wording": found.wording,
         "grades": found.grades,
+        "language": texts_of(found.language, f"project '{found.name}'").lang,
         "guidelines_version": found.guidelines_version,
         "created_at": found.created_at.isoformat(),
         **{name: getattr(found, name) for name in _SETTINGS},

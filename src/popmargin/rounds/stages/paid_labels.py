@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from popmargin.config_names import PAYING
 from popmargin.data.responses import Responses
 from popmargin.errors import ConfigError, RunError, counted, did_you_mean
 from popmargin.rewards.base import Reward
@@ -19,7 +20,7 @@ OF_LABELLING = ("price", "limit")
 """Options of labelling by a judge beside those of the judge: price of a call, and most calls of a stage."""
 _HOW = (
     "api_key_env", "cache", "workers", "retries", "backoff", "timeout", "requests_per_minute", "again", "max_unparsed",
-    "price",
+    "price", *PAYING,
 )  # fmt: skip
 """Those that do not decide what an answer is: they may change when a stage goes on."""
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from popmargin.errors import ConfigError, counted
-from popmargin.judges.answer_cache import AnswerCache
+from popmargin.errors import ConfigError, RunError, counted
+from popmargin.generate.answer_cache import AnswerCache
 
 _TEMPLATE = 100
 """Tokens that a server may put around a message."""
@@ -91,7 +91,8 @@ def most_tokens(body: Mapping[str, Any]) -> tuple[int, int | None]:
         >>> most_tokens({"messages": [], "max_tokens": 8})
         (102, 8)
     """
-    text = json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "surrogatepass")
+    shown = [body[name] for name in ("messages", "prompt", "tools") if name in body]
+    text = json.dumps(shown[0] if len(shown) == 1 else shown, ensure_ascii=False).encode("utf-8", "surrogatepass")
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     return len(text) + _TEMPLATE, None if limit is None else int(limit) * int(body.get("n") or 1)
 
@@ -150,6 +151,32 @@ class Budget:
         with self._changed:
             return not self._beyond(more)
 
+    def stop(self, kept: Any) -> RunError:
+        """The error that ends a command whose next call might go past the limit.
+
+        Args:
+            kept: where answers are kept.
+        """
+        return RunError(
+            f"Stopped at the limit of {self.limit or 0.0:g} (--max-cost, max_cost): {self.paid:.4g} is paid, and the "
+            f"next call might go past it. Answers so far are kept in {kept}: raise the limit to go on there."
+        )
+
+    def lines(self, forecast: Forecast | None = None) -> list[str]:
+        """What is paid and what is left, before the first call.
+
+        Args:
+            forecast: of what will be asked; None if it is not known.
+        """
+        lines = [f"paid in earlier runs: {self.paid:.4g}"] if self.paid else []
+        if self.limit is not None:
+            left = self.limit - self.paid
+            most = 0.0 if forecast is None else forecast.most
+            enough = "enough for all" if most <= left else "not enough for all if answers and texts have many tokens"
+            said = "" if forecast is None else f", {enough}"
+            lines.append(f"--max-cost {self.limit:g}: {max(0.0, left):.4g} left{said}")
+        return lines
+
     def note(self, cost: float) -> None:
         """Count what earlier runs and other commands have paid."""
         with self._changed:
@@ -174,7 +201,7 @@ class Purse:
 
     Args:
         budget: shared by the judges of a command.
-        cache: where payments are kept.
+        cache: where payments are kept; None keeps them in memory.
         scope: whose payments are counted: a project and a judge.
         prices: of this judge.
 
@@ -182,10 +209,13 @@ class Purse:
         ConfigError: a limit without a price.
     """
 
-    def __init__(self, budget: Budget, cache: AnswerCache, *, scope: str, prices: Prices) -> None:
+    def __init__(self, budget: Budget, cache: AnswerCache | None, *, scope: str, prices: Prices) -> None:
         self.budget = budget
         if self.limited and not prices.known:
-            raise ConfigError("--max-cost needs the prices of the judge: give --price-in and --price-out.")
+            raise ConfigError(
+                "--max-cost needs the prices of the judge: give --price-in and --price-out (as options: max_cost, "
+                "price_in, price_out)."
+            )
         self.prices = prices
         self._cache = cache
         self._scope = scope
@@ -199,6 +229,8 @@ class Purse:
 
     def _others(self) -> None:
         """Count the payments of earlier runs, and of other commands since."""
+        if self._cache is None:
+            return
         with self._lock:
             new, self._known = self._cache.payments[self._known :], len(self._cache.payments)
             cost = 0.0
@@ -223,6 +255,8 @@ class Purse:
         return cost
 
     def _pay(self, key: str, paid: Mapping[str, Any], allowed: Callable[[], bool] | None = None) -> bool:
+        if self._cache is None:
+            return True
         line = json.dumps([key, paid])
         with self._lock:
             self._own[line] += 1
@@ -256,7 +290,7 @@ class Purse:
             return True
         tokens = self._most(body)
         most = self.prices.of(*tokens)
-        if not self.budget.fits(most):  # calls of other commands may have cost less by now
+        if self._cache is not None and not self.budget.fits(most):  # calls of other commands may have cost less by now
             self._cache.refresh()
             self._others()
         while self.budget.hold(most, wait=wait):
