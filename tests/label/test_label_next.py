@@ -224,6 +224,6 @@ def test_rankings_are_priced_and_said_to_be_outside_the_studies(
                 store.record(who.id, task.id, "2>1>3>4", request=f"{name}{task.id}", seconds=96.0)
     assert main(["label", "next", "--db", str(path)]) == 0
     said = capsys.readouterr().out
-    assert "Measured (median): a ranking 1.6 min" in said
-    assert "A ranking of 4 takes 1.6 min: 32.0 s for each of its 3 comparisons of neighbours" in said
+    assert "Measured (median): a ranking 1 min 36 s" in said
+    assert "A ranking of 4 takes 1 min 36 s: 32.0 s for each of its 3 comparisons of neighbours" in said
     assert "The budget studies have no rankings: what one is worth in training is not known" in said

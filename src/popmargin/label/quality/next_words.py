@@ -112,9 +112,9 @@ def _rankings(has: Standing) -> list[str]:
     each, chained = duration(seconds["ranking"] / (size - 1)), duration(seconds["chained"])
     return [
         (
-            f"A ranking of {size} takes {duration(seconds['ranking'])}: {each} for each of its {size - 1} comparisons of "
-            f"neighbours, beside {chained} for a chained comparison. The budget studies have no rankings: what one is "
-            "worth in training is not known, and no line below is about them."
+            f"A ranking of {size} takes {duration(seconds['ranking'])}: {each} for each of its {size - 1} comparisons "
+            f"of neighbours, beside {chained} for a chained comparison. The budget studies have no rankings: what one "
+            "is worth in training is not known, and no line below is about them."
         )
     ]
 
