@@ -101,3 +101,19 @@ def test_ratings_two_points_apart_are_disputed_and_neighbours_are_not(store: Lab
     items = [vote(store, ann, rating) for rating in ("1", "3", "5")]
     assert [vote(store, ben, rating) for rating in ("3", "4", "unsure")] == items
     assert ids(store.browse(project.id, state="disputed")) == [items[0]]
+
+
+def test_words_are_looked_for_in_all_preferences_of_a_ranking(store: LabelStore) -> None:
+    project = store.create_project("ranks")
+    store.import_preferences(project.id, preferences(9))
+    groups = [["p0", "p1", "p2"], ["p2", "p3", "p4"], ["p4", "p5", "p6"]]
+    store.add_items(project.id, "rank", [one[0] for one in groups], others=[one[1:] for one in groups], chained=True)
+    numbers = ids(store.browse(project.id))
+    for words, places in (
+        ("GOOD 1", [0]),
+        ("question 2?", [0, 1]),
+        ("bad 6 <", [2]),
+        ("Good 7", []),
+        ("good", [0, 1, 2]),
+    ):
+        assert ids(store.browse(project.id, words=words)) == [numbers[place] for place in places], words

@@ -204,3 +204,26 @@ def test_a_project_without_labels_is_told_to_begin(tmp_path: Path, capsys: pytes
         store.add_items(made.id, "preference", ["p0", "p1"])
     assert main(["label", "next", "--db", str(path)]) == 0
     assert "No preference has a label yet" in capsys.readouterr().out
+
+
+def test_rankings_are_priced_and_said_to_be_outside_the_studies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three comparisons of neighbours in 96 s are 32 s each."""
+    path = tmp_path / "labels.db"
+    with LabelStore.open(path) as store:
+        made = store.create_project("demo", overlap=2)
+        store.import_preferences(made.id, preferences(10))
+        ids = [f"p{row}" for row in range(10)]
+        store.add_items(made.id, "rank", [ids[0], ids[3], ids[6]], others=[ids[1:4], ids[4:7], ids[7:10]])
+        assert main(["label", "next", "--db", str(path)]) == 0
+        assert "A ranking of 4 takes" in capsys.readouterr().out
+        for name in ("ann", "ben"):
+            who, _ = store.add_annotator(made.id, name)
+            while (task := store.next_assignment(who.id)) is not None:
+                store.record(who.id, task.id, "2>1>3>4", request=f"{name}{task.id}", seconds=96.0)
+    assert main(["label", "next", "--db", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "Measured (median): a ranking 1 min 36 s" in said
+    assert "A ranking of 4 takes 1 min 36 s: 32.0 s for each of its 3 comparisons of neighbours" in said
+    assert "The budget studies have no rankings: what one is worth in training is not known" in said

@@ -92,8 +92,8 @@ class RankedItems:
             return _left_out(label, "no such item", "it does not name the preferences that were ranked.")
         found = self._items.get(frozenset(order))
         if found is None or len(set(order)) < len(order):
-            shown = ", ".join(order)[:80]
-            return _left_out(label, "no such item", f"the project has no ranking of {shown}.")
+            named_here = ", ".join(order)[:80]
+            return _left_out(label, "no such item", f"the project has no ranking of {named_here}.")
         item, ids, others = found
         verdict: Verdict = "unsure" if unsure else order_in(ids, order)
         on_screen = label.cells.get("shown_order")

@@ -22,6 +22,7 @@ from popmargin.label.quality.budget_tables import (
 )
 from popmargin.label.quality.task_prices import TaskPrices, are_chained, mean_words, median_seconds, task_prices
 from popmargin.label.store.label_store import LabelStore
+from popmargin.label.store.ranked_items import load_others
 from popmargin.label.store.records import Project
 from popmargin.statistics.intervals import UNDEFINED, Interval
 
@@ -43,6 +44,7 @@ class Standing:
         votes: labels of people for each labelled preference; nan if the labels are the data's.
         agreement: how often two people agree.
         prices: seconds of every question; None if responses are images, whose reading nobody has priced.
+        ranked: preferences in a ranking; 0 if the project asks for none.
     """
 
     kind: Kind
@@ -51,6 +53,7 @@ class Standing:
     votes: float
     agreement: Interval
     prices: TaskPrices | None
+    ranked: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,9 @@ def standing(store: LabelStore, project: Project, labels: Any, agreement: Sequen
         agreement: of `annotator_quality`.
     """
     texts = {} if project.images else store.some_texts(project.id, _SAMPLE)
-    prices = None
+    prices, ranked = None, _ranked(store, project)
     if texts:
-        prices = task_prices(mean_words(texts), median_seconds(labels), chained=are_chained(labels))
+        prices = task_prices(mean_words(texts), median_seconds(labels), chained=are_chained(labels), ranked=ranked)
     first_time = pc.and_(pc.is_null(labels["repeat_of"]), pc.equal(labels["annotator_kind"], "person"))
     own = labels.filter(first_time)
     kind = _kind(store, project)
@@ -112,7 +115,7 @@ def standing(store: LabelStore, project: Project, labels: Any, agreement: Sequen
         return None
     labelled, votes = _counts(kind, own, project)
     pairs = next((found.pairs for found in agreement if found.kind == kind), UNDEFINED)
-    return Standing(kind, labelled, max(project.preferences - labelled, 0), votes, pairs, prices)
+    return Standing(kind, labelled, max(project.preferences - labelled, 0), votes, pairs, prices, ranked)
 
 
 def next_hour(found: Standing, hours: float = 1.0) -> NextHour:
@@ -152,16 +155,23 @@ def hourly(option: Option, prices: TaskPrices) -> float:
 
 
 def _kind(store: LabelStore, project: Project) -> Kind | None:
-    """What a project mainly asks: preferences before ratings before comparisons."""
+    """What a project mainly asks: preferences before ratings before comparisons before rankings."""
     batch = next(iter(store.items(project.id)), None)
     kinds: list[Kind] = [] if batch is None else batch["kind"].unique().to_pylist()
-    wanted: tuple[Kind, ...] = ("preference", "rating", "pop")
+    wanted: tuple[Kind, ...] = ("preference", "rating", "pop", "rank")
     return next((kind for kind in wanted if kind in kinds), None)
+
+
+def _ranked(store: LabelStore, project: Project) -> int:
+    """Preferences in a ranking of a project, that is, in its last one; 0 if it asks for none."""
+    batch = next(iter(store.items(project.id)), None)
+    others = None if batch is None else batch["others"][-1].as_py()
+    return 0 if others is None else 1 + len(load_others(others))
 
 
 def _counts(kind: Kind, labels: Any, project: Project) -> tuple[int, float]:
     """Preferences with a label, and labels for each."""
-    if kind == "pop":
+    if kind in ("pop", "rank"):
         return project.preferences, math.nan
     own = labels.filter(pc.equal(labels["kind"], kind))
     if kind == "preference":

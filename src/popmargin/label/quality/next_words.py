@@ -34,7 +34,7 @@ def next_sentences(found: NextHour) -> list[str]:
         return ["The budget studies have texts only: they do not say what to ask next about images."]
     if not has.labelled:
         return ["No preference has a label yet: begin with labels, of a few dozen preferences by two people each."]
-    sentences = [_has(has), *_outside(found)]
+    sentences = [_has(has), *_rankings(has), *_outside(found)]
     for said in found.said:
         if not said.study.outside(has.labelled):
             sentences += _advice(said, has)
@@ -90,11 +90,11 @@ def _has(has: Standing) -> str:
 
 def _times(prices: TaskPrices) -> str:
     names = {"preference": "a label of a preference", "comparison": "a comparison", "chained": "a chained comparison",
-             "rating": "both ratings of a preference"}  # fmt: skip
+             "rating": "both ratings of a preference", "ranking": "a ranking"}  # fmt: skip
     known = [
         f"{words} {duration(price.seconds)}{_bounds(price.measured)}"
         for name, words in names.items()
-        if (price := prices.prices[name]).labels
+        if name in prices.prices and (price := prices.prices[name]).labels
     ]
     if not known:
         return (
@@ -102,6 +102,21 @@ def _times(prices: TaskPrices) -> str:
             f"{number(prices.words[0] + 2 * prices.words[1], 0)} words at 238 a minute."
         )
     return f"Measured (median): {', '.join(known)}; other seconds are from the words, at the same pace."
+
+
+def _rankings(has: Standing) -> list[str]:
+    """What a ranking costs; the studies do not say what one is worth."""
+    if has.prices is None or not has.ranked:
+        return []
+    seconds, size = has.prices.seconds, has.ranked
+    each, chained = duration(seconds["ranking"] / (size - 1)), duration(seconds["chained"])
+    return [
+        (
+            f"A ranking of {size} takes {duration(seconds['ranking'])}: {each} for each of its {size - 1} comparisons "
+            f"of neighbours, beside {chained} for a chained comparison. The budget studies have no rankings: what one "
+            "is worth in training is not known, and no line below is about them."
+        )
+    ]
 
 
 def _bounds(value: Interval) -> str:

@@ -43,7 +43,7 @@ class TaskPrices:
 
     Attributes:
         prices: by name, as in the budget study: preference, vote, comparison, chained, inline, rating (both responses
-            of a preference) and grade.
+            of a preference) and grade; and ranking, a whole screen, in projects that ask for rankings.
         words: mean words of a prompt, and of a response.
         pace: of the people, in multiples of the seconds from the words; 1 if nothing is measured.
     """
@@ -59,7 +59,7 @@ class TaskPrices:
 
 
 def task_prices(
-    words: tuple[float, float], medians: Mapping[Kind, tuple[Interval, int]], *, chained: bool
+    words: tuple[float, float], medians: Mapping[Kind, tuple[Interval, int]], *, chained: bool, ranked: int = 0
 ) -> TaskPrices:
     """Prices from the words of the texts and the times of people.
 
@@ -70,17 +70,21 @@ def task_prices(
         words: mean words of a prompt, and of a response.
         medians: of `median_seconds`.
         chained: comparisons share a preference with the one before, so that only one is read.
+        ranked: preferences in a ranking; 0 without rankings.
     """
     reading = 60 * (words[0] + 2 * words[1]) / WORDS_PER_MINUTE
     by_words = {
         "preference": reading + DECIDE, "vote": reading + DECIDE, "comparison": 2 * reading + DECIDE,
         "chained": reading + DECIDE, "inline": DECIDE, "rating": reading + 2 * DECIDE, "grade": GRADE,
     }  # fmt: skip
+    if ranked:  # each shares a preference with another one, so m − 1 are new
+        by_words["ranking"] = (ranked - 1) * (reading + DECIDE)
     found: dict[str, Price] = {}
     priced: tuple[tuple[Kind, tuple[str, ...], int], ...] = (
         ("preference", ("preference", "vote"), 1),
         ("pop", ("chained" if chained else "comparison",), 1),
         ("rating", ("rating",), 2),
+        ("rank", ("ranking",) if ranked else (), 1),
     )
     for kind, names, times in priced:
         median, labels = medians.get(kind, (UNDEFINED, 0))

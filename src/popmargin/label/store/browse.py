@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select, text
+from sqlalchemy import JSON, ColumnElement, Connection, cast, func, or_, select, text
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.errors import ConfigError, DataError, did_you_mean
@@ -22,7 +22,7 @@ from popmargin.label.store.verdict_on import answers_in
 ItemState = Literal["open", "done", "disputed", "skipped", "notes"]
 """open: labels are wanted. done: it has all its labels. disputed: people disagree, decided or not. skipped: by somebody
 who has not answered since. notes: a label that stands has one."""
-_ONE, _OTHER = preference.alias("one"), preference.alias("other")
+_ONE, _OTHER, _RANKED = preference.alias("one"), preference.alias("other"), preference.alias("ranked")
 _WINDOW = 5_000
 """Items that are searched in one go."""
 _NOTED = text("label.note <> ''")
@@ -201,12 +201,20 @@ def _in_state(connection: Connection, number: int, state: ItemState) -> ColumnEl
 def _holds(words: str, dialect: str) -> ColumnElement[bool]:
     """Whether the texts of an item's preferences hold these words."""
     stored = json.dumps(words, ensure_ascii=False)[1:-1]  # as in the database
-    columns = [table.c[name] for table in (_ONE, _OTHER) for name in ("prompt", "chosen", "rejected")]
-    if dialect == "sqlite":  # whose LIKE ignores the case of ASCII letters without making copies
-        found = [column.contains(stored, autoescape=True) for column in columns]
+
+    def holds(table: Any) -> ColumnElement[bool]:
+        columns = [table.c[name] for name in ("prompt", "chosen", "rejected")]
+        if dialect == "sqlite":  # whose LIKE ignores the case of ASCII letters without making copies
+            return or_(*(column.contains(stored, autoescape=True) for column in columns))
+        return or_(*(column.icontains(stored, autoescape=True) for column in columns))
+
+    if dialect == "sqlite":
+        key: Any = func.json_each(item.c.others).table_valued("value").c.value
     else:
-        found = [column.icontains(stored, autoescape=True) for column in columns]
-    return or_(*found)
+        key = func.json_array_elements_text(cast(item.c.others, JSON)).column_valued()
+    # By the index of ids, preference after preference of the ranking.
+    ranked = select(_RANKED.c.id).where(_RANKED.c.project == item.c.project, _RANKED.c.key == key, holds(_RANKED))
+    return or_(holds(_ONE), holds(_OTHER), item.c.others.is_not(None) & ranked.correlate(item).exists())
 
 
 def load_items(connection: Connection, number: int, numbers: Sequence[int]) -> list[BrowsedItem]:

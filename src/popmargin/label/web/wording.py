@@ -41,7 +41,7 @@ def words_of(kind: Kind, *, images: bool, wording: str = BETTER, texts: PageText
     """
     texts = texts or shipped(ENGLISH)
     response = "image" if images else "response"
-    words = Words(unsure=texts.said("unsure"))
+    words = Words({"unsure": texts.said("unsure")})
     if kind == "rating":
         words["left"] = texts.said(response)
         words.update({number: number for number in RATINGS})
