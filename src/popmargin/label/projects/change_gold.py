@@ -6,8 +6,10 @@ import numpy as np
 
 from popmargin.data.questions import SIDES, Verdict
 from popmargin.errors import ConfigError, counted
-from popmargin.label.projects.known_answers import Gold, known_answers, known_ratings, known_sides, response_keys
+from popmargin.label.projects.known_answers import Gold, known_answers, response_keys
+from popmargin.label.projects.known_criteria import known_ratings_on, known_sides_on
 from popmargin.label.projects.same_project import item_kinds
+from popmargin.label.store.known import Known
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 from popmargin.pop.edges import PopEdges
@@ -43,7 +45,7 @@ def set_known_answers(
         raise ConfigError(f"Project '{project.name}' has items of kind '{kind}', whose gold is {wanted}.")
     items = [row for batch in store.items(project.id) for row in batch.to_pylist()]
     pairs: dict[frozenset[str], tuple[tuple[str, str], bool]] = {}
-    found: dict[int, Verdict | None] = {}
+    found: dict[int, Known | None] = {}
     if isinstance(gold, PopEdges):
         pairs = known_answers(gold)
         for row in items:
@@ -55,13 +57,14 @@ def set_known_answers(
         columns = store.preference_columns(project.id)
         if kind == "rating":
             keys = response_keys(columns)
-            ratings = known_ratings(columns["id"], project.name, project.scale or 0, gold, keys)
+            asked = columns["id"], project.name, project.scale or 0, gold, keys
+            ratings = known_ratings_on(*asked, project.criteria)
             place = {key: row for row, key in enumerate(columns["id"])}
             for row in items:
-                verdict = ratings.get(keys[2 * place[row["first"]] + SIDES.index(row["response"])])
-                found |= {} if verdict is None else {row["item"]: verdict}
+                known = ratings.get(keys[2 * place[row["first"]] + SIDES.index(row["response"])])
+                found |= {} if known is None else {row["item"]: known}
         else:
-            sides = known_sides(columns, project.name, gold)
+            sides = known_sides_on(columns, project.name, gold, project.criteria)
             found = {row["item"]: sides[row["first"]] for row in items if row["first"] in sides}
     if remove:
         return store.set_gold(project.id, dict.fromkeys(found), who=who)

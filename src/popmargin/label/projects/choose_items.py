@@ -45,7 +45,12 @@ def choose_items(
     for batch in store.items(project.id):
         for row in batch.to_pylist():
             about = {row["first"]} if row["second"] is None else {row["first"], row["second"]}
-            if row["gold"] is None and about <= fitting and (not wanted or wanted & about):
+            if (
+                row["gold"] is None
+                and row["gold_criteria"] is None
+                and about <= fitting
+                and (not wanted or wanted & about)
+            ):
                 chosen.append(row["item"])
     if not chosen:
         raise DataError(f"No item of project '{project.name}' is like that, so nothing was given to anybody.")

@@ -8,12 +8,14 @@ from typing import Any, cast
 import numpy as np
 from sqlalchemy import Connection, select, update
 
-from popmargin.data.questions import KINDS, RATINGS, SIDES, Kind, PreferenceText, Side, Verdict, golds_of
+from popmargin.data.questions import KINDS, RATINGS, SIDES, Kind, PreferenceText, Side
 from popmargin.data.saving import holds_bytes, known_fields, plain_value
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, holds_images
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.chained_tasks import run_links
+from popmargin.label.store.criteria import load_criteria, names_in
 from popmargin.label.store.database import CHUNK, Database
+from popmargin.label.store.known import Known, changed_known, known_columns
 from popmargin.label.store.ranked_items import check_rankings
 from popmargin.label.store.sql_tables import annotator, item, preference, project
 
@@ -148,7 +150,7 @@ def add_items(
     kind: Kind,
     first: Sequence[str],
     second: Sequence[str] | None,
-    gold: Sequence[Verdict | None] | None,
+    gold: Sequence[Known | None] | None,
     overlap: int | None,
     response: Sequence[Side] | None,
     chained: bool = False,
@@ -157,15 +159,19 @@ def add_items(
     """Store items after those that the project has: in a shuffled order, or chained, in this one."""
     found = lock_project(connection, number)
     _check_items(kind, first, second, gold, overlap, response, found)
+    golds = _known(kind, first, gold, found)
     known = preference_keys(connection, number)
     _check_rankings(kind, first, others, known, found.name)
     firsts = _rows_of(known, first, "first", found.name)
     seconds = [None] * len(first) if second is None else _rows_of(known, second, "second", found.name)
-    golds = [None] * len(first) if gold is None else list(gold)
     responses = [None] * len(first) if response is None else list(response)
     places = overlap or found.overlap
     order = list(range(len(first))) if chained else item_order(found.seed, found.items, len(first))
-    links = run_links(first, second or (), golds) if chained and kind != "rank" else [None] * len(first)
+    links = (
+        run_links(first, second or (), [one["gold"] for one in golds])
+        if chained and kind != "rank"
+        else [None] * len(first)
+    )
     for start in range(0, len(order), CHUNK):
         rows = [
             {
@@ -176,8 +182,8 @@ def add_items(
                 "second": seconds[row],
                 "others": None if others is None else json.dumps(list(others[row]), ensure_ascii=False),
                 "response": responses[row],
-                "gold": golds[row],
-                "overlap": places if golds[row] is None else EVERYBODY,
+                **golds[row],
+                "overlap": places if golds[row]["gold"] is None else EVERYBODY,
                 "taken": 0,
                 "returned": False,
                 "link": links[row],
@@ -185,7 +191,7 @@ def add_items(
             for place, row in enumerate(order[start : start + CHUNK], start)
         ]
         database.insert(connection, item, rows)
-    golden = sum(value is not None for value in golds)
+    golden = sum(one["gold"] is not None for one in golds)
     connection.execute(
         update(project)
         .where(project.c.id == number)
@@ -224,13 +230,17 @@ def _check_items(
     for row, (one, other) in enumerate(zip(first, second or (), strict=False)):
         if one == other:
             raise DataError(f"items: row {row}: first and second are the same preference, {one!r}. Remove the row.")
-    for row, value in enumerate(gold or ()):
-        known = golds_of(kind, project.scale)
-        if value is not None and value not in known:
-            raise DataError(f"items: row {row}: gold is {value!r}. {did_you_mean(str(value), known)}")
     for row, value in enumerate(response or ()):
         if value not in SIDES:
             raise DataError(f"items: row {row}: response is {value!r}. {did_you_mean(str(value), SIDES)}")
+
+
+def _known(kind: Kind, first: Any, gold: Sequence[Known | None] | None, project: Any) -> list[dict[str, Any]]:
+    """The columns of known answers of each item."""
+    names = names_in(load_criteria(project.criteria))
+    given = [None] * len(first) if gold is None else gold
+    known = (changed_known({}, one, names, kind, project.scale, f"items: row {row}") for row, one in enumerate(given))
+    return [known_columns(one, names) for one in known]
 
 
 def _check_rankings(

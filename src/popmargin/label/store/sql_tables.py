@@ -27,7 +27,7 @@ from sqlalchemy import (
 from popmargin.data.questions import KINDS, SIDES, VERDICTS
 from popmargin.label.store.records import ANNOTATOR_KINDS, API_ROLES, WRONGS
 
-REVISION = "0070"
+REVISION = "0080"
 """Newest schema revision: the one these tables follow."""
 
 
@@ -175,6 +175,8 @@ item = Table(
     _one_of("response", SIDES),
     Column("gold", String(20)),
     _one_of("gold", VERDICTS),
+    # Known answers by criterion, a JSON object; null: `gold` is about the only question, or the first criterion.
+    Column("gold_criteria", Text),
     Column("overlap", Integer, nullable=False),
     Column("taken", Integer, nullable=False),
     _flag("returned"),

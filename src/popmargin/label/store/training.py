@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, select, update
 
+from popmargin.label.store.criteria import load_verdicts
+from popmargin.label.store.known import known_of
 from popmargin.label.store.sql_tables import annotator, assignment, item, label
+from popmargin.label.store.verdict_on import question_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,26 +18,39 @@ class Trained:
     Attributes:
         given: training items so far.
         answered: of these.
-        right: of these, with the known answer the first time; what is changed after the feedback does not count.
+        asked: known answers of the answered ones: one an item, or one for each criterion whose answer is known.
+        right: of these, given the first time; what is changed after the feedback does not count.
     """
 
     given: int = 0
     answered: int = 0
+    asked: int = 0
     right: int = 0
 
 
 def trained(connection: Connection, number: int) -> dict[int, Trained]:
     """Annotator -> how they did, for those of a project who have got training items."""
     first = (label.c.assignment == assignment.c.id) & (label.c.revision == 1)
-    right = func.sum(func.coalesce(label.c.verdict == item.c.gold, False).cast(label.c.revision.type))
+    columns = assignment.c.annotator, item.c.gold, item.c.gold_criteria, label.c.id, label.c.verdict, label.c.criteria
     rows = connection.execute(
-        select(assignment.c.annotator, func.count(), func.count(label.c.id), right)
+        select(*columns)
         .join_from(assignment, item, item.c.id == assignment.c.item)
         .outerjoin(label, first)
         .where(assignment.c.project == number, assignment.c.training)
-        .group_by(assignment.c.annotator)
-    )
-    return {who: Trained(given=given, answered=answered, right=int(good or 0)) for who, given, answered, good in rows}
+    ).all()
+    names, found = question_names(connection, number), dict[int, Trained]()
+    for row in rows:
+        had, answered = found.get(row.annotator, Trained()), row.id is not None
+        known = known_of(row.gold, row.gold_criteria, names) if answered else {}
+        said = {names[0]: row.verdict, **load_verdicts(row.criteria)}
+        right = sum(said.get(name) == verdict for name, verdict in known.items())
+        found[row.annotator] = Trained(
+            given=had.given + 1,
+            answered=had.answered + answered,
+            asked=had.asked + len(known),
+            right=had.right + right,
+        )
+    return found
 
 
 def qualify(connection: Connection, person: Any, *, more: bool) -> None:
@@ -49,5 +65,5 @@ def qualify(connection: Connection, person: Any, *, more: bool) -> None:
         return
     tried = trained(connection, person.project)[person.id]
     if tried.answered == tried.given:
-        held = tried.right < person.passing * tried.answered
+        held = tried.right < person.passing * tried.asked
         connection.execute(update(annotator).where(annotator.c.id == person.id).values(held=held))

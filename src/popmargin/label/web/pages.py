@@ -13,7 +13,7 @@ from popmargin.errors import DataError
 from popmargin.label.language.page_texts import ENGLISH, shipped
 from popmargin.label.store.answers import StaleAnswerError
 from popmargin.label.store.records import Assignment, Project, State
-from popmargin.label.web.criteria_answers import FIELD, choices_on, criteria_form, said_on
+from popmargin.label.web.criteria_answers import FIELD, choices_on, criteria_form, said_on, told_on
 from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId, Seconds, new_request
 from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
 from popmargin.label.web.languages import Languages
@@ -22,7 +22,6 @@ from popmargin.label.web.screen import (
     SURE,
     choice_for,
     choice_of,
-    known_choice,
     said_grade,
     screen_of,
     sure_of,
@@ -212,14 +211,13 @@ def told(request: Request, assignment: RowId) -> Response:
     """The known answer to a training item, after the annotator's own."""
     person = person_of(request)
     found = _own(request, person, assignment)
-    known, given = known_choice(found), choice_of(found)
-    if known is None or given is None:
+    answers = told_on(person.project, found)
+    if not answers:
         return go(request, "/")
     words = _words(request, person, found)
-    right = found.label is not None and found.label.verdict == found.gold
     return page(
-        request, "told.html.j2", assignment=found, right=right, known=words[known], given=words[given],
-        project=person.project,
+        request, "told.html.j2", assignment=found, answers=answers, words=words, project=person.project,
+        right=all(one.right for one in answers),
     )  # fmt: skip
 
 
