@@ -74,7 +74,7 @@ def add_project_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="'NAME: QUESTION'",
         help="several questions about each task, for kind preference or rating, or a YAML file of names and questions; "
-        "the first one decides in gold and exports (default: a single question)",
+        "the first one decides in exports (default: a single question)",
     )
     parser.add_argument(
         "--both-bad",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from test_web_pages import fields
-from web_site import Site
+from web_site import ADMIN, Site
 
 from popmargin.label.store.criteria import criteria_of
 
@@ -69,3 +69,36 @@ def test_the_api_names_the_questions_and_takes_answers_to_all(asked: Site) -> No
     assert api.post("/api/labels", headers=headers, json=given).status_code == 200
     undone = api.post("/api/undo", headers=headers).json()["task"]
     assert undone["choices"] == {} and undone["choice"] is None
+
+
+def test_training_tells_what_is_known_on_each_criterion(asked: Site) -> None:
+    _, secret = asked.store.api_tokens.add("lead", "lead")
+    lead, place = asked.client(headers={"Authorization": f"Bearer {secret}"}), f"/api/lead/projects/{asked.project.id}"
+    items = [one["item"] for one in lead.get(f"{place}/items").json()]
+    answers = [{"item": item, "answer": {"clear": "first", "kinder": "second"}} for item in items]
+    assert lead.patch(f"{place}/gold", json={"answers": answers}).json()["new"] == len(items) == 2
+    assert lead.get(f"{place}/items?gold=true").json()[0]["gold_criteria"] == {"clear": "first", "kinder": "second"}
+    wrong = {"answers": [{"item": items[0], "answer": {"kind": "first"}}]}
+    assert lead.patch(f"{place}/gold", json=wrong).status_code == 409
+    asked.store.change(asked.project.id, training=2, passing=1.0)
+    who, token = asked.add("anna")
+    client = asked.client(token)
+    form = fields(client.get("/").text, "/answer")
+    swapped = asked.store.assignment(who.id, int(form["assignment"])).shown.swap_first
+    first = "right" if swapped else "left"  # right about clearness, not about kindness
+    told = client.post("/answer", data={**form, "criterion_clear": first, "criterion_kinder": first}).text
+    assert 'data-kind="told"' in told and "Another answer was expected" in told
+    assert "Which is &lt;clearer&gt;?" in told and told.count("as the lead of the project did") == 1
+    assert told.count("the known answer is <strong>Response") == 1
+    api = asked.client(headers={"Authorization": f"Bearer {token}"})
+    task = api.get("/api/next").json()["task"]
+    given = {"assignment": task["assignment"], "request": "request-1", "choices": {"clear": "left", "kinder": "tie"}}
+    saved = api.post("/api/labels", json=given).json()
+    assert {saved["known"], saved["known_choices"]["kinder"]} == {"left", "right"}
+    assert "of 4 as expected" in client.get("/").text  # two items, two questions each
+    admin = asked.client(ADMIN)
+    assert (
+        "clear: <strong>Response 1</strong>, kinder: <strong>Response 2</strong>"
+        in admin.get(f"/admin/items/{items[0]}").text
+    )
+    assert "of 4 training answers right" in admin.get("/admin").text

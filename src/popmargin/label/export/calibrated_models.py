@@ -14,7 +14,6 @@ from popmargin.label.export.criteria_columns import labels_on
 from popmargin.label.export.judged_wrong import DECIDED
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Adjudication, Project
-from popmargin.report.metrics import number
 from popmargin.statistics.calibration import confidence_error
 from popmargin.statistics.intervals import Interval
 from popmargin.statistics.platt import PlattMap, cross_fitted, fit_platt
@@ -51,6 +50,8 @@ class ModelCalibration:
 
     def note(self) -> str:
         """What was found, in a sentence."""
+        from popmargin.report.metrics import number
+
         before, after = (number(error.estimate, 3) for error in (self.before, self.after))
         return (
             f"confidence of {self.name} calibrated by people on {counted(self.items, 'item')}: logit(p) = "

@@ -15,15 +15,20 @@ from popmargin.label.store.records import Project
 def criteria_labels(labels: Any, project: Project) -> Any:
     """A table of labels with a column of verdicts for each criterion, by its name, in place of `criteria`.
 
+    Where answers on criteria are known, `gold_NAME` has them.
     A name that the table has already gets `criterion_` in front.
     """
     stored = [load_verdicts(text) for text in labels["criteria"].to_pylist()]
     verdicts = labels["verdict"]
-    labels = labels.drop_columns("criteria")
+    known = [load_verdicts(text) for text in labels["gold_criteria"].to_pylist()]
+    labels = labels.drop_columns(["criteria", "gold_criteria"])
     for place, one in enumerate(project.criteria):
         column = verdicts if place == 0 else pa.array([found.get(one.name) for found in stored], pa.string())
         name = f"criterion_{one.name}" if one.name in labels.column_names else one.name
         labels = labels.append_column(name, column)
+    for one in project.criteria if any(known) else ():
+        named = pa.array([found.get(one.name) for found in known], pa.string())
+        labels = labels.append_column(f"gold_{one.name}", named)
     return labels
 
 

@@ -11,6 +11,7 @@ from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, counted
 from popmargin.label.quality.adjudications import not_adjudicated
 from popmargin.label.quality.annotators import AnnotatorQuality, KindAgreement, annotator_quality
+from popmargin.label.quality.criteria_quality import with_known
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 from popmargin.report.metrics import has_bounds, number
@@ -56,6 +57,7 @@ def data_card(
     """
     labels = not_adjudicated(store.labels(project.id, without=without))
     annotators, agreement = annotator_quality(labels)
+    annotators = with_known(annotators, labels, [one.name for one in project.criteria])
     what = (
         f"{counted(len(preferences), 'preference')}: a prompt with two responses each, of which one is preferred. "
         "Exported from the label store of [popmargin](https://pypi.org/project/popmargin/)."

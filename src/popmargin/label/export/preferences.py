@@ -51,7 +51,7 @@ from popmargin.pop.strengths import half_normal_strengths
 
 pc: Any = pyarrow.compute
 _VOTE_COLUMNS = ("assignment", "item", "kind", "first", "second", "response", "annotator", "annotator_kind", "verdict",
-                 "wrong", "confidence", "grade", "gold", "repeat_of", "criteria")  # fmt: skip
+                 "wrong", "confidence", "grade", "gold", "repeat_of", "criteria", "gold_criteria")  # fmt: skip
 OnUnrated = Literal["keep", "drop"]
 """What to do with preferences whose responses are not both rated, when others are."""
 

@@ -7,9 +7,11 @@ import numpy as np
 from popmargin.data.questions import SIDES, Kind, Verdict
 from popmargin.data.schema import Preferences
 from popmargin.errors import ConfigError, counted
-from popmargin.label.projects.known_answers import Gold, known_answers, known_ratings, known_sides, response_keys
+from popmargin.label.projects.known_answers import Gold, known_answers, response_keys
+from popmargin.label.projects.known_criteria import known_ratings_on, known_sides_on
 from popmargin.label.projects.known_orders import KnownOrders, order_in
 from popmargin.label.projects.same_project import item_kinds
+from popmargin.label.store.known import Known
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.ranked_items import load_others
 from popmargin.label.store.records import Project
@@ -41,7 +43,7 @@ def set_known_answers(
     items = [row for batch in store.items(project.id) for row in batch.to_pylist()]
     pairs: dict[frozenset[str], tuple[tuple[str, str], bool]] = {}
     fresh: list[tuple[str, ...]] = []
-    found: dict[int, Verdict | None] = {}
+    found: dict[int, Known | None] = {}
     names = store.preference_columns(project.id)["id"] if isinstance(gold, KnownOrders) else []
     if isinstance(gold, KnownOrders):
         known_orders = gold.among(set(names), f"project '{project.name}'")
@@ -62,13 +64,14 @@ def set_known_answers(
         columns = store.preference_columns(project.id)
         if kind == "rating":
             keys = response_keys(columns)
-            ratings = known_ratings(columns["id"], project.name, project.scale or 0, gold, keys)
+            asked = columns["id"], project.name, project.scale or 0, gold, keys
+            ratings = known_ratings_on(*asked, project.criteria)
             place = {key: row for row, key in enumerate(columns["id"])}
             for row in items:
-                verdict = ratings.get(keys[2 * place[row["first"]] + SIDES.index(row["response"])])
-                found |= {} if verdict is None else {row["item"]: verdict}
+                known = ratings.get(keys[2 * place[row["first"]] + SIDES.index(row["response"])])
+                found |= {} if known is None else {row["item"]: known}
         else:
-            sides = known_sides(columns, project.name, gold)
+            sides = known_sides_on(columns, project.name, gold, project.criteria)
             found = {row["item"]: sides[row["first"]] for row in items if row["first"] in sides}
     if remove:
         return store.set_gold(project.id, dict.fromkeys(found), who=who)

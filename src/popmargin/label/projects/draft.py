@@ -1,6 +1,7 @@
 """The items of a new project: which preferences, pairs of them or responses people are asked about."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +16,13 @@ from popmargin.label.projects.known_answers import (
     Gold,
     columns_of,
     known_answers,
-    known_ratings,
-    known_sides,
     response_keys,
 )
+from popmargin.label.projects.known_criteria import known_ratings_on, known_sides_on
 from popmargin.label.projects.known_orders import KnownOrders, order_in
 from popmargin.label.store.items import check_settings, storable_columns
+from popmargin.label.store.known import Known
+from popmargin.label.store.records import Criterion
 from popmargin.label.store.shown_columns import check_shown
 from popmargin.pop.chains import chain_pairs
 from popmargin.pop.edges import PopEdges
@@ -44,7 +46,7 @@ class Draft:
     kind: Kind
     first: list[str]
     second: list[str] | None = None
-    gold: list[Verdict | None] | None = None
+    gold: Sequence[Known | None] | None = None
     response: list[Side] | None = None
     steps: tuple[Step, ...] = ()
     chained: bool = False
@@ -90,13 +92,14 @@ def draft_items(
     if kind == "rating":
         if gold is not None and not isinstance(gold, Preferences):
             raise ConfigError("for ratings, gold must be preferences with known ratings, not comparisons.")
-        return _responses(data, scale or SCALE, gold)
+        return _responses(data, scale or SCALE, gold, settings.get("criteria") or ())
     if scale is not None:
         raise ConfigError(f"A scale is only for kind 'rating', not '{kind}'.")
     if kind == "preference":
         if gold is not None and not isinstance(gold, Preferences):
             raise ConfigError("for single preferences, gold must be preferences with known labels, not comparisons.")
-        known = {} if gold is None else known_sides(columns_of(data), data.report.source, gold)
+        criteria = settings.get("criteria") or ()
+        known = {} if gold is None else known_sides_on(columns_of(data), data.report.source, gold, criteria)
         return Draft(kind=kind, first=data.ids, gold=[known.get(key) for key in data.ids] if known else None)
     refuse_unlabelled(data)
     if gold is not None and not isinstance(gold, PopEdges):
@@ -262,11 +265,11 @@ def refuse_lone(data: Preferences) -> None:
         )
 
 
-def _responses(data: Preferences, scale: int, gold: Preferences | None) -> Draft:
+def _responses(data: Preferences, scale: int, gold: Preferences | None, criteria: Sequence[Criterion]) -> Draft:
     keys = [key for rows in data.batches("prompt", "chosen", "rejected") for key in response_keys(rows)]
     asked = [(key, place) for place, key in enumerate(keys) if key[1] != MISSING]
     places = list(dict(reversed(asked)).values())[::-1]
-    golds = {} if gold is None else known_ratings(data.ids, data.report.source, scale, gold, keys)
+    golds = {} if gold is None else known_ratings_on(data.ids, data.report.source, scale, gold, keys, criteria)
     repeated = {"the same response as another": len(asked) - len(places)}
     step = Step(
         name="responses to rate", rows_in=len(asked), kept={"items": len(places)}, left_out=repeated, unit="responses"

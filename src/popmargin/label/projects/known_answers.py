@@ -10,6 +10,7 @@ from popmargin.errors import DataError
 from popmargin.label.projects.known_orders import KnownOrders
 from popmargin.pop.edges import PopEdges
 
+RATED = tuple(f"{side}_rating" for side in SIDES)
 Gold = PopEdges | Preferences | KnownOrders
 """PoP edges for pairs of preferences; orders for rankings; preferences with known labels or ratings for the other
 kinds."""
@@ -88,7 +89,12 @@ def known_answers(gold: PopEdges) -> dict[frozenset[str], tuple[tuple[str, str],
 
 
 def known_ratings(
-    ids: Sequence[str], source: str, scale: int, gold: Preferences, keys: Sequence[tuple[str, str]]
+    ids: Sequence[str],
+    source: str,
+    scale: int,
+    gold: Preferences,
+    keys: Sequence[tuple[str, str]],
+    columns: Sequence[str | None] = RATED,
 ) -> dict[tuple[str, str], Verdict]:
     """Response -> its known rating; matched by text, since gold may call the other response chosen.
 
@@ -98,6 +104,7 @@ def known_ratings(
         scale: ratings go from 1 to this.
         gold: preferences with known ratings.
         keys: of the responses, as of `response_keys`.
+        columns: of the ratings of chosen and rejected; None where there is no such column.
 
     Raises:
         DataError: gold that is not among the preferences, without a rating, or with two for a response.
@@ -109,24 +116,31 @@ def known_ratings(
         for place, key in enumerate(batch["id"]):
             if key not in rows:
                 raise DataError(f"gold: preference {key!r} is not in {source}. Preferences are matched by id.")
-            for response, side in zip(responses[2 * place : 2 * place + 2], SIDES, strict=True):
-                rating = batch[f"{side}_rating"][place]
-                if rating is None:
+            for response, side, rated in zip(responses[2 * place : 2 * place + 2], SIDES, columns, strict=True):
+                rating = None if rated is None else batch[rated][place]
+                if rating in (None, ""):
                     continue
                 if response not in keys[2 * rows[key] : 2 * rows[key] + 2]:
                     raise DataError(
                         f"gold: preference {key!r}, column '{side}': {source} has no such prompt and "
                         "response under this id. Copy both exactly from there; the side does not matter."
                     )
-                column = f"gold: preference {key!r}, column '{side}_rating'"
-                verdict: Verdict | None = next((number for number in RATINGS[:scale] if float(number) == rating), None)
+                column = f"gold: preference {key!r}, column '{rated}'"
+                verdict: Verdict | None = next(
+                    (number for number in RATINGS[:scale] if number == _number(rating)), None
+                )
                 if verdict is None:
-                    raise DataError(f"{column}: {rating:g} is not on the scale from 1 to {scale}.")
+                    raise DataError(f"{column}: {_number(rating)} is not on the scale from 1 to {scale}.")
                 if known.setdefault(response, verdict) != verdict:
                     raise DataError(f"{column}: the same response has two different known ratings. Keep one.")
     if not known:
         raise DataError(
             f"gold: no preference of {gold.report.source} has a rating. Put the known "
-            "ratings in chosen_rating and rejected_rating, or omit gold."
+            f"ratings in {' and '.join(column for column in columns if column)}, or omit gold."
         )
     return known
+
+
+def _number(rating: Any) -> str:
+    """A rating as it stands on the scale; a column that the schema does not know has any values."""
+    return f"{rating:g}" if isinstance(rating, float | int) else str(rating).strip()

@@ -159,7 +159,9 @@ def _refuse_other_draft(
 ) -> None:
     """Compare what would be asked with the project's items; pairs of no named sampling may be random, as they once
     were."""
-    settings: dict[str, Any] = {"kind": kind, "scale": found.scale, "seed": found.seed}
+    settings: dict[str, Any] = {
+        "kind": kind, "scale": found.scale, "seed": found.seed, "criteria": found.criteria,
+    }  # fmt: skip
     if kind == "pop" and asked["sampling"] is None and asked["edges"] is None:
         try:
             return refuse_other_items(store, found, draft_items(data, **settings, **asked))

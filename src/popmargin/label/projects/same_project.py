@@ -11,7 +11,9 @@ from popmargin.errors import ConfigError, DataError, counted
 from popmargin.label.projects.draft import Draft
 from popmargin.label.store.answers import clean
 from popmargin.label.store.change_settings import CHANGEABLE
+from popmargin.label.store.criteria import names_in
 from popmargin.label.store.items import item_order
+from popmargin.label.store.known import changed_known, known_of
 from popmargin.label.store.label_store import LabelStore
 from popmargin.label.store.records import Project
 
@@ -141,10 +143,20 @@ def refuse_other_items(store: LabelStore, found: Project, draft: Draft) -> None:
     count = len(draft.first)
     none = [None] * count
     others = [json.dumps(rest, ensure_ascii=False) for rest in draft.others] if draft.others else none
-    asked = (draft.first, draft.second or none, draft.gold or none, draft.response or none, others)
+    names, scale = names_in(found.criteria), found.scale
+    golds = [
+        changed_known({}, one, names, draft.kind, scale, f"row {row}") for row, one in enumerate(draft.gold or none)
+    ]
+    asked = (draft.first, draft.second or none, golds, draft.response or none, others)
     rows = list(zip(*asked, strict=True))
     stored = (
-        tuple(row[name] for name in ("first", "second", "gold", "response", "others"))
+        (
+            row["first"],
+            row["second"],
+            known_of(row["gold"], row["gold_criteria"], names),
+            row["response"],
+            row["others"],
+        )
         for batch in store.items(found.id)
         for row in batch.to_pylist()
     )

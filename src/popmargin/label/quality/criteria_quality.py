@@ -1,18 +1,21 @@
 """Labels of a project with several criteria: the same table once for each criterion, and agreement on each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import pyarrow.compute
 
 from popmargin.label.quality.adjudications import not_adjudicated
-from popmargin.label.quality.annotators import annotator_quality
-from popmargin.label.quality.rating_quality import rating_quality
+from popmargin.label.quality.annotators import AnnotatorQuality, annotator_quality, untold_gold
+from popmargin.label.quality.rating_quality import RaterQuality, rating_quality
 from popmargin.label.store.criteria import of_criterion
-from popmargin.statistics.intervals import Interval
+from popmargin.statistics.intervals import Interval, binomial_interval
 
 pc: Any = pyarrow.compute
+_Row = TypeVar("_Row", AnnotatorQuality, RaterQuality)
+COLUMNS = ("criteria", "gold_criteria")
+"""Columns of a table of labels that `of_criterion` reads beside others."""
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,22 @@ def criteria_agreement(labels: Any, names: Sequence[str]) -> list[CriterionAgree
             )
         )
     return found
+
+
+def with_known(rows: Sequence[_Row], labels: Any, names: Sequence[str]) -> list[_Row]:
+    """The rows with how often each annotator gave the known answer, over all criteria on which it is known.
+
+    Args:
+        rows: as of `annotator_quality` or `rating_quality`.
+        labels: they are about these.
+        names: of the project's criteria; none for a single question, whose rows stay.
+    """
+    counts = {row.name: [0, 0] for row in rows}
+    for name in names:
+        table = not_adjudicated(of_criterion(labels, names, name))
+        read = table["annotator"], table["verdict"], untold_gold(table), table["repeat_of"]
+        for who, verdict, known, before in zip(*(column.to_pylist() for column in read), strict=True):
+            if known is not None and before is None and verdict != "unsure":
+                counts[who][0] += verdict == known
+                counts[who][1] += 1
+    return [replace(row, gold=binomial_interval(*counts[row.name])) if names else row for row in rows]

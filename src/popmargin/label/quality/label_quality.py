@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from popmargin.data.questions import KINDS
 from popmargin.label.quality.adjudications import Adjudications, adjudications_of, not_adjudicated
 from popmargin.label.quality.annotators import AnnotatorQuality, KindAgreement, annotator_quality
 from popmargin.label.quality.carry_over import CarryOver, carry_over
-from popmargin.label.quality.criteria_quality import CriterionAgreement, criteria_agreement
+from popmargin.label.quality.criteria_quality import CriterionAgreement, criteria_agreement, with_known
 from popmargin.label.quality.drift import Drift, drift_of
 from popmargin.label.quality.good_enough import TARGET, order_of
 from popmargin.label.quality.habits import Habits, habits_of
@@ -142,14 +142,17 @@ def label_quality(
     rows: list[dict[str, Any]] = labels.to_pylist()
     first_time = [row for row in rows if row["repeat_of"] is None]
     annotators, agreement = annotator_quality(labels)
+    raters = rating_quality(labels)
+    if raters is not None:
+        raters = replace(raters, raters=with_known(raters.raters, labels, criteria))
     return Quality(
         labels=len(rows),
         items={kind: len({row["item"] for row in rows if row["kind"] == kind}) for kind in KINDS},
-        annotators=annotators,
+        annotators=with_known(annotators, labels, criteria),
         agreement=agreement,
         cycles=cycles_of([row for row in first_time if row["kind"] == "pop" and row["annotator_kind"] == "person"]),
         ratings=_rating_matches(first_time, strengths or {}),
-        raters=rating_quality(labels),
+        raters=raters,
         rankings=ranking_quality(labels),
         pace=paces(first_time),
         habits=habits_of(labels),

@@ -11,9 +11,11 @@ from sqlalchemy import JSON, ColumnElement, Connection, cast, func, or_, select,
 
 from popmargin.data.questions import Kind, PreferenceText, Side, Verdict
 from popmargin.errors import ConfigError, DataError, did_you_mean
+from popmargin.label.store.criteria import load_criteria, names_in
 from popmargin.label.store.disputes import CURRENT, contested_item
 from popmargin.label.store.image_rows import known_images
 from popmargin.label.store.items import preference_text
+from popmargin.label.store.known import known_of
 from popmargin.label.store.ranked_items import load_others
 from popmargin.label.store.records import ShownImage, State, Wrong
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference, project
@@ -62,6 +64,7 @@ class BrowsedItem:
 
     Attributes:
         position: its place among the items of the project, from 0.
+        gold: the known answer, under an empty name, or those by criterion.
         done, wanted: labels of people that it has, and how many it needs; None for a gold item, which everybody gets.
         disputed: people disagree.
         decided: an adjudicator has decided it.
@@ -75,7 +78,7 @@ class BrowsedItem:
     first: PreferenceText
     second: PreferenceText | None
     response: Side | None
-    gold: Verdict | None
+    gold: Mapping[str, Verdict]
     done: int
     wanted: int | None
     disputed: bool = False
@@ -228,6 +231,7 @@ def load_items(connection: Connection, number: int, numbers: Sequence[int]) -> l
         select(
             item,
             project.c.images,
+            project.c.criteria,
             contested_item(answers_in(connection, number).values()).label("disputed"),
             *(_ONE.c[name].label(f"one_{name}") for name in names),
             *(_OTHER.c[name].label(f"other_{name}") for name in names),
@@ -263,7 +267,7 @@ def _item(connection: Connection, row: Any, labels: Sequence[GivenLabel]) -> Bro
         first=first,
         second=second,
         response=row.response,
-        gold=row.gold,
+        gold=known_of(row.gold, row.gold_criteria, names_in(load_criteria(row.criteria))),
         done=row.taken,
         wanted=None if row.gold is not None else row.overlap,
         disputed=bool(row.disputed),

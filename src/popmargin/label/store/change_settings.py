@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, case, func, select, update
 
-from popmargin.data.questions import Verdict
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.language.page_texts import ENGLISH, texts_of
 from popmargin.label.store.changes import log_change
-from popmargin.label.store.gold_answers import check_gold
+from popmargin.label.store.criteria import load_criteria, names_in
 from popmargin.label.store.items import EVERYBODY, check_settings, first_kind
+from popmargin.label.store.known import Known, changed_known, known_columns, known_of
 from popmargin.label.store.project_events import note
 from popmargin.label.store.ranked_items import load_others
 from popmargin.label.store.records import STATES
@@ -104,7 +104,7 @@ def _search_again(connection: Connection, number: int) -> None:
 
 
 def set_gold(
-    connection: Connection, found: Any, answers: Mapping[int, Verdict | None], who: str, now: datetime
+    connection: Connection, found: Any, answers: Mapping[int, Known | None], who: str, now: datetime
 ) -> dict[str, int]:
     """Give items a known answer, another one, or none any more; their labels stay.
 
@@ -114,7 +114,7 @@ def set_gold(
     Args:
         connection: of the transaction.
         found: the project, as of `items.lock_project`.
-        answers: item -> known answer; None takes it away.
+        answers: item -> known answer, or those on some criteria, of which the others keep theirs; None takes all away.
         who: changes them.
         now: the time.
 
@@ -122,8 +122,9 @@ def set_gold(
         How many were "new", "changed" and "removed"; others had this answer.
 
     Raises:
-        DataError: the project has no such item, or an answer is none to its kind.
+        DataError: the project has no such item or criterion, or an answer is none to its kind.
     """
+    names = names_in(load_criteria(found.criteria))
     rows: list[Any] = []
     numbers = list(answers)
     for start in range(0, len(numbers), _PART):
@@ -134,18 +135,18 @@ def set_gold(
         raise DataError(f"Project '{found.name}' has no item {min(missing)}.")
     counts = {"new": 0, "changed": 0, "removed": 0}
     for row in rows:
-        gold = answers[row.id]
-        if gold is not None:
-            check_gold(gold, row.kind, found.scale, 1 + len(load_others(row.others)), f"item {row.id}")
-        if gold == row.gold:
+        had = known_of(row.gold, row.gold_criteria, names)
+        size = 1 + len(load_others(row.others))
+        known = changed_known(had, answers[row.id], names, row.kind, found.scale, f"item {row.id}", size=size)
+        if known == had:
             continue
-        kind = "new" if row.gold is None else "removed" if gold is None else "changed"
+        kind = "new" if not had else "removed" if not known else "changed"
         counts[kind] += 1
         if kind == "new":
             _become_gold(connection, row)
         elif kind == "removed":
             _become_ordinary(connection, row, found.overlap)
-        connection.execute(update(item).where(item.c.id == row.id).values(gold=gold))
+        connection.execute(update(item).where(item.c.id == row.id).values(**known_columns(known, names)))
     if any(counts.values()):
         said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         log_change(connection, found.id, who, "gold", counted(found.gold_items, "item"), said, now)

@@ -1,7 +1,7 @@
 """Several criteria a task: one answer has a verdict on each of them, all or none; the first is the project's own.
 
-Everything that knows one verdict a label, such as gold and training, is about the first criterion. The table
-of labels keeps that one in `verdict`, and those on the others as JSON beside it.
+Everything that knows one verdict a label is about the first criterion. The table of labels keeps that one in `verdict`,
+and those on the others as JSON beside it; `known.py` has the known answers of items.
 """
 
 import json
@@ -61,6 +61,11 @@ def load_criteria(stored: str | None) -> tuple[Criterion, ...]:
     return tuple(Criterion(name=name, question=question) for name, question in json.loads(stored)) if stored else ()
 
 
+def names_in(criteria: Sequence[Criterion]) -> list[str]:
+    """Names of a project's questions: those of its criteria, or one that is empty."""
+    return [one.name for one in criteria] or [""]
+
+
 def check_verdicts(
     criteria: Sequence[Criterion], given: Mapping[str, Verdict], kind: Kind, scale: int | None, *, both_bad: bool
 ) -> None:
@@ -90,26 +95,28 @@ def dump_verdicts(given: Mapping[str, Verdict]) -> str | None:
 
 
 def load_verdicts(stored: str | None) -> dict[str, Any]:
-    """Criterion -> verdict, without the first one."""
+    """Criterion -> verdict or known answer, without the first one."""
     return json.loads(stored) if stored else {}
 
 
 def of_criterion(labels: Any, names: Sequence[str], name: str) -> Any:
     """The table of labels with the verdicts on one criterion.
 
-    Labels without one, such as those from before or of models, are left out; the known answers of gold items are about
-    the first criterion.
+    Labels without one, such as those from before, are left out. Known answers are those on the criterion.
 
     Args:
-        labels: as of `LabelStore.labels`, with verdict and criteria.
+        labels: as of `LabelStore.labels`, with verdict and criteria, and with gold_criteria where there is gold.
         names: of the project's criteria, in their order.
         name: one of them.
     """
     if name == names[0]:
         return labels
-    verdicts = pa.array([load_verdicts(stored).get(name) for stored in labels["criteria"].to_pylist()], pa.string())
-    labels = labels.set_column(labels.column_names.index("verdict"), "verdict", verdicts)
+    labels = _with(labels, "verdict", [load_verdicts(text).get(name) for text in labels["criteria"].to_pylist()])
     if "gold" in labels.column_names:
-        none = pa.nulls(labels.num_rows, pa.string())
-        labels = labels.set_column(labels.column_names.index("gold"), "gold", none)
-    return labels.filter(verdicts.is_valid())
+        labels = _with(labels, "gold", [load_verdicts(text).get(name) for text in labels["gold_criteria"].to_pylist()])
+    return labels.filter(labels["verdict"].is_valid())
+
+
+def _with(labels: Any, column: str, values: Sequence[Any]) -> Any:
+    """The table with other values in a column."""
+    return labels.set_column(labels.column_names.index(column), column, pa.array(values, labels[column].type))

@@ -8,13 +8,14 @@ from typing import Any, cast
 import numpy as np
 from sqlalchemy import Connection, select, update
 
-from popmargin.data.questions import KINDS, RATINGS, SIDES, Kind, PreferenceText, Side, Verdict
+from popmargin.data.questions import KINDS, RATINGS, SIDES, Kind, PreferenceText, Side
 from popmargin.data.saving import holds_bytes, known_fields, plain_value
 from popmargin.data.schema import COLUMNS, NUMBER_COLUMNS, TEXT_COLUMNS, Preferences, holds_images
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.store.chained_tasks import run_links
+from popmargin.label.store.criteria import load_criteria, names_in
 from popmargin.label.store.database import CHUNK, Database
-from popmargin.label.store.gold_answers import check_gold
+from popmargin.label.store.known import Known, changed_known, known_columns
 from popmargin.label.store.ranked_items import check_rankings
 from popmargin.label.store.sql_tables import annotator, item, preference, project
 
@@ -149,7 +150,7 @@ def add_items(
     kind: Kind,
     first: Sequence[str],
     second: Sequence[str] | None,
-    gold: Sequence[Verdict | None] | None,
+    gold: Sequence[Known | None] | None,
     overlap: int | None,
     response: Sequence[Side] | None,
     chained: bool = False,
@@ -159,14 +160,18 @@ def add_items(
     found = lock_project(connection, number)
     known = preference_keys(connection, number)
     _check_rankings(kind, first, others, known, found.name)
-    _check_items(kind, first, second, gold, overlap, response, others, found)
+    _check_items(kind, first, second, gold, overlap, response, found)
+    golds = _known(kind, first, gold, others, found)
     firsts = _rows_of(known, first, "first", found.name)
     seconds = [None] * len(first) if second is None else _rows_of(known, second, "second", found.name)
-    golds = [None] * len(first) if gold is None else list(gold)
     responses = [None] * len(first) if response is None else list(response)
     places = overlap or found.overlap
     order = list(range(len(first))) if chained else item_order(found.seed, found.items, len(first))
-    links = run_links(first, second or (), golds) if chained and kind != "rank" else [None] * len(first)
+    links = (
+        run_links(first, second or (), [one["gold"] for one in golds])
+        if chained and kind != "rank"
+        else [None] * len(first)
+    )
     for start in range(0, len(order), CHUNK):
         rows = [
             {
@@ -177,8 +182,8 @@ def add_items(
                 "second": seconds[row],
                 "others": None if others is None else json.dumps(list(others[row]), ensure_ascii=False),
                 "response": responses[row],
-                "gold": golds[row],
-                "overlap": places if golds[row] is None else EVERYBODY,
+                **golds[row],
+                "overlap": places if golds[row]["gold"] is None else EVERYBODY,
                 "taken": 0,
                 "returned": False,
                 "link": links[row],
@@ -186,7 +191,7 @@ def add_items(
             for place, row in enumerate(order[start : start + CHUNK], start)
         ]
         database.insert(connection, item, rows)
-    golden = sum(value is not None for value in golds)
+    golden = sum(one["gold"] is not None for one in golds)
     connection.execute(
         update(project)
         .where(project.c.id == number)
@@ -205,7 +210,7 @@ def item_order(seed: int, items: int, count: int) -> list[int]:
 
 
 def _check_items(
-    kind: Any, first: Any, second: Any, gold: Any, overlap: int | None, response: Any, others: Any, project: Any
+    kind: Any, first: Any, second: Any, gold: Any, overlap: int | None, response: Any, project: Any
 ) -> None:
     if kind not in KINDS:
         raise ConfigError(f"kind is {kind!r}. {did_you_mean(str(kind), KINDS)}")
@@ -225,13 +230,26 @@ def _check_items(
     for row, (one, other) in enumerate(zip(first, second or (), strict=False)):
         if one == other:
             raise DataError(f"items: row {row}: first and second are the same preference, {one!r}. Remove the row.")
-    for row, value in enumerate(gold or ()):
-        if value is not None:
-            size = 1 + (len(others[row]) if others else 0)
-            check_gold(value, kind, project.scale, size, f"items: row {row}")
     for row, value in enumerate(response or ()):
         if value not in SIDES:
             raise DataError(f"items: row {row}: response is {value!r}. {did_you_mean(str(value), SIDES)}")
+
+
+def _known(
+    kind: Kind,
+    first: Any,
+    gold: Sequence[Known | None] | None,
+    others: Sequence[Sequence[str]] | None,
+    project: Any,
+) -> list[dict[str, Any]]:
+    """The columns of known answers of each item."""
+    names = names_in(load_criteria(project.criteria))
+    found: list[dict[str, Any]] = []
+    for row, given in enumerate([None] * len(first) if gold is None else gold):
+        size = 1 + (len(others[row]) if others else 0)
+        known = changed_known({}, given, names, kind, project.scale, f"items: row {row}", size=size)
+        found.append(known_columns(known, names))
+    return found
 
 
 def _check_rankings(

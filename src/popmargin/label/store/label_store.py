@@ -22,6 +22,7 @@ from popmargin.label.store import (
 )
 from popmargin.label.store.browse import BrowsedItem, BrowsedPage, ItemState, browse, load_items
 from popmargin.label.store.database import Database
+from popmargin.label.store.known import Known
 from popmargin.label.store.project_events import note
 from popmargin.label.store.project_store import ProjectStore
 from popmargin.label.store.records import (
@@ -93,7 +94,7 @@ class LabelStore(ProjectStore):
         first: Sequence[str],
         second: Sequence[str] | None = None,
         *,
-        gold: Sequence[Verdict | None] | None = None,
+        gold: Sequence[Known | None] | None = None,
         overlap: int | None = None,
         response: Sequence[Side] | None = None,
         chained: bool = False,
@@ -106,8 +107,8 @@ class LabelStore(ProjectStore):
             kind: what is asked.
             first: ids of preferences (N,).
             second: ids of the preferences they are compared with (N,); only for "pop".
-            gold: known answers (N,), None where unknown. A gold item goes to every person, whatever the overlap, at the
-                rate of the gold items' share of all items.
+            gold: known answers (N,), None where unknown; with criteria also criterion -> answer. A gold item goes to
+                every person, whatever the overlap, at the rate of the gold items' share of all items.
             overlap: people who label each of these items; None for the project's.
             response: which response of each `first` is rated (N,); only for "rating".
             chained: keep this order, in which pairs share a preference with the one before; one annotator goes through

@@ -6,7 +6,6 @@ from typing import Any
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
-from popmargin.data.questions import Verdict
 from popmargin.errors import ConfigError, DataError, counted, did_you_mean
 from popmargin.label.language.page_texts import ENGLISH, texts_of
 from popmargin.label.store import change_settings, item_list, items, sql_tables
@@ -14,7 +13,8 @@ from popmargin.label.store.access import clean_name, project_of
 from popmargin.label.store.annotator_store import AnnotatorStore
 from popmargin.label.store.answers import clean
 from popmargin.label.store.changes import changes, log_change
-from popmargin.label.store.criteria import dump_criteria
+from popmargin.label.store.criteria import dump_criteria, load_verdicts
+from popmargin.label.store.known import Known
 from popmargin.label.store.missing_log import missing_part
 from popmargin.label.store.project_events import note
 from popmargin.label.store.ranked_items import load_others
@@ -184,30 +184,32 @@ class ProjectStore(AnnotatorStore):
 
         return self._database.write(change)
 
-    def set_gold(self, project: int, answers: Mapping[int, Verdict | None], *, who: str = "") -> dict[str, int]:
+    def set_gold(self, project: int, answers: Mapping[int, Known | None], *, who: str = "") -> dict[str, int]:
         """Give items a known answer, another one or, with None, none any more; their labels stay.
 
         An item with a known answer goes to everybody, whatever the overlap.
 
         Args:
             project: id of the project.
-            answers: item -> known answer.
+            answers: item -> known answer; with criteria also criterion -> answer, of which those that are not named
+                stay.
             who: changes them, for the log.
 
         Returns:
             How many were "new", "changed" and "removed"; others had this answer.
 
         Raises:
-            DataError: no such project or item, or an answer is none to its kind.
+            DataError: no such project, item or criterion, or an answer is none to its kind.
         """
         return self._database.write(
             lambda c: change_settings.set_gold(c, items.lock_project(c, project), answers, who, self._clock())
         )
 
     def item_page(self, project: int, *, after: int = 0, limit: int = 100, gold: bool = False) -> list[dict[str, Any]]:
-        """Some items in the order they were added: item, kind, first, second, gold, response and others.
+        """Some items in the order they were added: item, kind, first, second, gold, response, others
+        and gold_criteria.
 
-        `others` are the ids of a ranking's preferences after the first.
+        `others` are the ids of a ranking's preferences after the first, `gold_criteria` the known answers by criterion.
 
         Args:
             project: id of the project.
@@ -217,7 +219,10 @@ class ProjectStore(AnnotatorStore):
         """
         with self._database.read() as connection:
             rows = item_list.item_page(connection, project, after, limit, gold=gold)
-        return [{**row, "others": load_others(row["others"])} for row in rows]
+        return [
+            {**row, "others": load_others(row["others"]), "gold_criteria": load_verdicts(row["gold_criteria"])}
+            for row in rows
+        ]
 
     def guidelines(self, project: int, version: int) -> str:
         """The guidelines of a project as they were in a version, from 1.

@@ -7,19 +7,22 @@ from typing import Any
 import pyarrow as pa
 from sqlalchemy import Connection, case, func, select
 
-from popmargin.data.questions import PreferenceText
+from popmargin.data.questions import PreferenceText, Verdict
 from popmargin.errors import DataError
 from popmargin.label.store.answers import label_of
 from popmargin.label.store.assign import leased
+from popmargin.label.store.criteria import load_criteria, names_in
 from popmargin.label.store.disputes import count_disputed, settled
 from popmargin.label.store.image_rows import known_images
 from popmargin.label.store.items import preference_text
+from popmargin.label.store.known import known_of, known_on_first
 from popmargin.label.store.label_counts import label_counts
 from popmargin.label.store.offers import places_of_others
 from popmargin.label.store.ranked_items import load_others, shown_order, with_others
 from popmargin.label.store.records import SWAPS, Adjudication, Assignment, Progress, Shown, State
 from popmargin.label.store.shown_columns import load_names, shown_values
 from popmargin.label.store.sql_tables import annotator, assignment, item, label, preference, project
+from popmargin.label.store.verdict_on import question_names
 
 PAGE = 50_000
 _TIME = pa.timestamp("us", tz="UTC")
@@ -54,6 +57,7 @@ LABEL_SCHEMA = pa.schema(
         pa.field("training", pa.bool_()),
         pa.field("adjudicated", pa.bool_()),
         pa.field("criteria", pa.string()),
+        pa.field("gold_criteria", pa.string()),
         pa.field("others", pa.string()),
         pa.field("shown_order", pa.string()),
     ]
@@ -63,8 +67,9 @@ the first answer of the same annotator to the same item, null if this is the fir
 `first` is rated; the verdict is the rating then. `guidelines_version` is what the annotator had acknowledged;
 `training` says that the known answer was shown after the answer, `adjudicated` that the answer decides a dispute. The
 order on the screen is null for labels that were given elsewhere without it. `criteria` has the verdicts on the
-project's criteria after the first, as JSON. Of a ranking, `others` are the ids of its preferences after the
-first, as a JSON list, `verdict` is their order by number and `shown_order` that on the screen."""
+project's criteria after the first, as JSON, and `gold_criteria` the known answers by criterion; `gold` is that on the
+first. Of a ranking, `others` are the ids of its preferences after the first, as a JSON list, `verdict` is their order
+by number and `shown_order` that on the screen."""
 
 _ONE, _OTHER = preference.alias("one"), preference.alias("other")
 _CURRENT = (label.c.assignment == assignment.c.id) & (label.c.revision == assignment.c.revision)
@@ -78,7 +83,9 @@ _ASSIGNMENTS = (
         item.c.kind,
         item.c.response,
         item.c.gold,
+        item.c.gold_criteria,
         item.c.others,
+        project.c.criteria,
         project.c.images,
         project.c.shown,
         *(_ONE.c[name].label(f"one_{name}") for name in _PREFERENCE),
@@ -145,6 +152,9 @@ def _assignment(row: Any, current: Any) -> Assignment:
     if row.other_key is not None:
         other = shown_values(names, row.other_extra, row.other_annotator)
         second = preference_text(row.other_key, row.other_prompt, row.other_chosen, row.other_rejected, other)
+    names, known = names_in(load_criteria(row.criteria)), dict[str, Verdict]()
+    if row.training and current is not None and current.verdict is not None:
+        known = known_of(row.gold, row.gold_criteria, names)
     return Assignment(
         id=row.id,
         item=row.item,
@@ -162,7 +172,8 @@ def _assignment(row: Any, current: Any) -> Assignment:
         idle=row.idle or 0.0,
         training=bool(row.training),
         adjudicates=bool(row.adjudicates),
-        gold=row.gold if row.training and current is not None and current.verdict is not None else None,
+        gold=known.pop(names[0], None),
+        gold_criteria=known,
     )
 
 
@@ -245,7 +256,7 @@ def label_table(
     """
     gathered: list[Any] = []
     schema = LABEL_SCHEMA if names is None else pa.schema([LABEL_SCHEMA.field(name) for name in names])
-    columns = _label_columns(schema.names)
+    columns = _label_columns(schema.names, known_on_first(question_names(connection, number)))
     joined = label.c.assignment == assignment.c.id if every_revision else _CURRENT
     query = (
         select(*columns)
@@ -274,7 +285,7 @@ def label_table(
     return pa.Table.from_batches(gathered, schema=schema)
 
 
-def _label_columns(names: Sequence[str]) -> list[Any]:
+def _label_columns(names: Sequence[str], gold: Any) -> list[Any]:
     special = {
         "label": label.c.id,
         "assignment": assignment.c.id,
@@ -286,7 +297,8 @@ def _label_columns(names: Sequence[str]) -> list[Any]:
         "others": item.c.others,
         "annotator": annotator.c.name,
         "annotator_kind": annotator.c.kind,
-        "gold": item.c.gold,
+        "gold": gold,
+        "gold_criteria": item.c.gold_criteria,
         "training": func.coalesce(assignment.c.training, False),
         "adjudicated": func.coalesce(assignment.c.adjudicates, False),
         "repeat_of": assignment.c.repeat_of,

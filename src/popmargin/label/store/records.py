@@ -222,7 +222,9 @@ class Assignment:
         images: the images that its preferences name, by name; None if the responses are texts.
         training: it is a training item: the known answer is shown after the own one.
         adjudicates: others disagree on the item, and the answer decides.
-        gold: the known answer of an answered training item; None before, and for other items.
+        gold: the known answer of an answered training item, to the only question or on the first criterion; None
+            before, and for other items.
+        gold_criteria: the same on the other criteria, by name.
     """
 
     id: int
@@ -243,6 +245,7 @@ class Assignment:
     training: bool = False
     adjudicates: bool = False
     gold: Verdict | None = None
+    gold_criteria: Mapping[str, Verdict] = field(default_factory=dict[str, Verdict])
     others: tuple[PreferenceText, ...] = ()
 
     @property

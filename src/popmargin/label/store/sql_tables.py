@@ -175,6 +175,8 @@ item = Table(
     _one_of("response", SIDES),
     Column("gold", String(20)),
     CheckConstraint(f"gold IN ({', '.join(map(repr, VERDICTS))}) OR gold LIKE '_>%'", name="gold"),
+    # Known answers by criterion, a JSON object; null: `gold` is about the only question, or the first criterion.
+    Column("gold_criteria", Text),
     Column("overlap", Integer, nullable=False),
     Column("taken", Integer, nullable=False),
     _flag("returned"),

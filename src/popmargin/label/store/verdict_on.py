@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, Connection, String, literal, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from popmargin.label.store.criteria import load_criteria
+from popmargin.label.store.criteria import load_criteria, names_in
 from popmargin.label.store.sql_tables import label, project
 
 
@@ -30,9 +30,14 @@ def _postgresql(element: Any, compiler: Any, **more: Any) -> str:
     return f"(CAST({column} AS JSON) ->> CAST({name} AS TEXT))"
 
 
+def question_names(connection: Connection, number: int) -> list[str]:
+    """Names of the criteria of a project; one that is empty for a single question."""
+    stored = connection.execute(select(project.c.criteria).where(project.c.id == number)).scalar()
+    return names_in(load_criteria(stored))
+
+
 def answers_in(connection: Connection, number: int) -> dict[str, ColumnElement[Any]]:
     """Criterion of a project -> its verdict in the table of labels; one without a name for a single question."""
-    stored = connection.execute(select(project.c.criteria).where(project.c.id == number)).scalar()
-    names = [one.name for one in load_criteria(stored)] or [""]
+    names = question_names(connection, number)
     others = {name: verdict_on(label.c.criteria, literal(name)) for name in names[1:]}
     return {names[0]: label.c.verdict, **others}

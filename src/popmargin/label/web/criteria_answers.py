@@ -1,6 +1,7 @@
 """Answers to several questions about one task, such as the places of a ranking: from the form to verdicts, and back."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import cast
 
 from fastapi import Request
@@ -10,7 +11,7 @@ from popmargin.errors import DataError
 from popmargin.label.language.sentence import Sentence
 from popmargin.label.store.records import Assignment, Project, Wrong
 from popmargin.label.web.ranked_answers import order_said, places_said
-from popmargin.label.web.screen import choice_for, choice_of, verdict_of
+from popmargin.label.web.screen import choice_for, choice_of, known_choice, known_choices, verdict_of
 from popmargin.label.web.wording import Choice, buttons_of
 
 FIELD = "criterion_"
@@ -65,6 +66,39 @@ def said_on(
     if choice is None:
         raise DataError(Sentence("refused_no_answer"))
     return *verdict_of(choice, assignment), {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One known answer to a training item and what was answered, in terms of its screen."""
+
+    question: str
+    known: Choice
+    given: Choice
+
+    @property
+    def right(self) -> bool:
+        """Whether the known answer was given."""
+        return self.known == self.given
+
+
+def told_on(project: Project, assignment: Assignment) -> list[Told]:
+    """What is known about an answered training item: one, or one for each criterion on which it is; else empty."""
+    main = known_choice(assignment)
+    if not project.criteria:
+        given = choice_of(assignment)
+        label = assignment.label
+        if main is None or given is None or label is None:
+            return []
+        same = label.verdict == assignment.gold  # whatever its grade
+        return [Told(question="", known=given if same else main, given=given)]
+    known = known_choices(assignment) | ({} if main is None else {project.criteria[0].name: main})
+    said = choices_on(project, assignment)
+    return [
+        Told(question=one.question, known=known[one.name], given=said[one.name])
+        for one in project.criteria
+        if one.name in known and one.name in said
+    ]
 
 
 def choices_on(project: Project, assignment: Assignment) -> dict[str, Choice]:

@@ -2,10 +2,12 @@
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from popmargin.label.quality.annotators import COLUMNS, AnnotatorQuality, KindAgreement, annotator_quality
+from popmargin.label.quality.criteria_quality import COLUMNS as ON_CRITERIA
+from popmargin.label.quality.criteria_quality import with_known
 from popmargin.label.quality.drift import COLUMNS as DRIFT_COLUMNS
 from popmargin.label.quality.drift import Drift, drift_of
 from popmargin.label.quality.flags import flags_of
@@ -24,7 +26,9 @@ from popmargin.label.store.records import Project
 from popmargin.pop.precision import ScalePrecision
 
 _COLUMNS = tuple(
-    dict.fromkeys((*COLUMNS, *NEXT_COLUMNS, *DRIFT_COLUMNS, *HABIT_COLUMNS, *ORDER_COLUMNS, *RANK_COLUMNS))
+    dict.fromkeys(
+        (*COLUMNS, *NEXT_COLUMNS, *DRIFT_COLUMNS, *HABIT_COLUMNS, *ORDER_COLUMNS, *RANK_COLUMNS, *ON_CRITERIA)
+    )
 )
 _PATIENCE = 10
 
@@ -81,7 +85,11 @@ class FigureCache:
                 start, at = time.monotonic(), datetime.now(UTC)
                 labels = self._store.labels(project.id, columns=_COLUMNS)
                 annotators, agreement = annotator_quality(labels)
+                criteria = [one.name for one in project.criteria]
                 raters, rankings = rating_quality(labels), ranking_quality(labels)
+                annotators = with_known(annotators, labels, criteria)
+                if raters is not None:
+                    raters = replace(raters, raters=with_known(raters.raters, labels, criteria))
                 rows = [*(raters.raters if raters else []), *(rankings.rankers if rankings else [])]
                 has = standing(self._store, project, labels, agreement)
                 drift, order, habits = drift_of(labels), order_of(labels), habits_of(labels)

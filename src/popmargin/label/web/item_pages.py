@@ -77,7 +77,7 @@ def one_item(
         screen=screen_of(task),
         words=words_of(one.kind, images=one.images is not None, wording=found.wording),
         labels=said_of(one, found),
-        known=None if one.gold is None else _words(one, found, one.gold, None, None),
+        known={name: _words(one, found, verdict, None, None) for name, verdict in one.gold.items()},
         preferences=task.preferences,
         asked=urlencode(asked),
     )

@@ -13,7 +13,7 @@ from popmargin.label.store.records import Assignment, Project, ShownImage
 from popmargin.label.web.criteria_answers import choices_on, said_on
 from popmargin.label.web.forms import Choices, Confidence, Note, RequestKey, Revision, RowId
 from popmargin.label.web.image_routes import RESPONSES, Digits, address, whole_image
-from popmargin.label.web.screen import Side, choice_of, known_choice, said_grade, screen_of
+from popmargin.label.web.screen import Side, choice_of, known_choice, known_choices, said_grade, screen_of
 from popmargin.label.web.view import person_of, store_of, times_of, unread_guidelines
 from popmargin.label.web.wording import Choice
 
@@ -160,12 +160,16 @@ class Answer(BaseModel):
 
 
 class Saved(BaseModel):
-    """The label as it is stored; `known` is the known answer to a training item, to be shown to the annotator."""
+    """The label as it is stored; `known` is the known answer to a training item, to be shown to the annotator.
+
+    With criteria it is that on the first, and `known_choices` has those on the others, by name.
+    """
 
     label: int
     assignment: int
     revision: int
     known: Choice | None
+    known_choices: dict[str, Choice] = Field(default_factory=dict)
 
 
 @router.get("/next", responses=BARE)
@@ -204,8 +208,11 @@ def save_label(request: Request, answer: Answer) -> Saved:
         criteria=criteria,
         **times_of(found, store.now()),
     )
-    known = known_choice(store.assignment(person.annotator.id, found.id)) if found.training else None
-    return Saved(label=label.id, assignment=label.assignment, revision=label.revision, known=known)
+    after = store.assignment(person.annotator.id, found.id) if found.training else found
+    known, others = known_choice(after), known_choices(after)
+    return Saved(
+        label=label.id, assignment=label.assignment, revision=label.revision, known=known, known_choices=others
+    )
 
 
 @router.post("/undo", responses=BARE)

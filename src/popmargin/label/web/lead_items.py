@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from popmargin.data.questions import Verdict
+from popmargin.label.store.known import Known
 from popmargin.label.web.admin import project_of
 from popmargin.label.web.forms import RowId
 from popmargin.label.web.lead_api import LEAD_ERRORS, bearer, owner_of
@@ -15,13 +16,19 @@ from popmargin.label.web.view import store_of
 router = APIRouter(prefix=LEAD, dependencies=[Depends(bearer), Depends(owner_of)], responses=LEAD_ERRORS)
 
 
+CriterionName = Annotated[str, Field(max_length=30)]
+
+
 class KnownAnswer(BaseModel):
     """What is known about an item; `first` is the `chosen` response, or the first preference the stronger one."""
 
     model_config = ConfigDict(extra="forbid")
 
     item: RowId
-    answer: Annotated[Verdict | None, Field(description="null: it is not known after all")]
+    answer: Annotated[
+        Verdict | dict[CriterionName, Verdict | None] | None,
+        Field(description="null: it is not known after all; with criteria also an answer by name, the others stay"),
+    ]
 
 
 class KnownAnswers(BaseModel):
@@ -48,7 +55,7 @@ def items(
 @router.patch("/projects/{project}/gold")
 def set_gold(request: Request, project: RowId, known: KnownAnswers) -> dict[str, int]:
     """Give items a known answer, another one or none; labels stay, and items that are not named keep theirs."""
-    found, answers = project_of(request, project), dict[int, Verdict | None]()
+    found, answers = project_of(request, project), dict[int, Known | None]()
     for one in known.answers:
         if one.item in answers:
             raise HTTPException(409, f"Item {one.item} comes twice. Keep one answer. Nothing was changed.")

@@ -15,7 +15,7 @@ from popmargin.errors import DataError
 from popmargin.label.language.page_texts import ENGLISH, shipped
 from popmargin.label.store.answers import StaleAnswerError
 from popmargin.label.store.records import Assignment, Project, State
-from popmargin.label.web.criteria_answers import FIELD, choices_on, criteria_form, said_on
+from popmargin.label.web.criteria_answers import FIELD, choices_on, criteria_form, said_on, told_on
 from popmargin.label.web.forms import Confidence, Note, RequestKey, Revision, RowId, Seconds, new_request
 from popmargin.label.web.image_routes import RESPONSES, reduced_image, whole_image
 from popmargin.label.web.languages import Languages
@@ -24,7 +24,6 @@ from popmargin.label.web.screen import (
     SURE,
     choice_for,
     choice_of,
-    known_choice,
     said_grade,
     screen_of,
     sure_of,
@@ -215,19 +214,19 @@ def told(request: Request, assignment: RowId) -> Response:
     """The known answer to a training item, after the annotator's own."""
     person = person_of(request)
     found = _own(request, person, assignment)
-    known, given = known_choice(found), choice_of(found)
-    if known is None or given is None:
+    answers = told_on(person.project, found)
+    if not answers:
         return go(request, "/")
     words = _words(request, person, found)
-    right = found.label is not None and found.label.verdict == found.gold
+    known, given = answers[0].known, answers[0].given
     turned = turned_pairs(given, known) if is_order(given) and is_order(known) else []
     return page(
         request,
         "told.html.j2",
         assignment=found,
-        right=right,
-        known=words[known],
-        given=words[given],
+        answers=answers,
+        words=words,
+        right=all(one.right for one in answers),
         turned=[(words[RATINGS[above - 1]], words[RATINGS[below - 1]]) for above, below in turned],
         comparisons=comb(len(found.preferences), 2),
         project=person.project,

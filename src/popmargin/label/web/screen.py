@@ -237,6 +237,12 @@ def known_choice(assignment: Assignment) -> Choice | None:
     return None if gold is None else choice_for(assignment, gold, "both" if gold == "wrong" else None)
 
 
+def known_choices(assignment: Assignment) -> dict[str, Choice]:
+    """The known answers to an answered training item on the criteria after the first, in terms of its screen."""
+    found = {name: choice_for(assignment, verdict, None) for name, verdict in assignment.gold_criteria.items()}
+    return {name: choice for name, choice in found.items() if choice is not None}
+
+
 def choice_for(assignment: Assignment, verdict: Verdict, wrong: Wrong | None) -> Choice | None:
     """Somebody's answer in terms of an assignment's screen."""
     if assignment.kind == "rating":

@@ -5,7 +5,7 @@ from alembic import op
 from popmargin.label.store.migrations.versions.r0002_ratings import make_anew
 
 revision = "0090"
-down_revision = "0070"
+down_revision = "0080"
 branch_labels = None
 depends_on = None
 
