@@ -1,7 +1,9 @@
 """A head on a frozen trunk, and the last layers: as in ordinary training with the rest frozen, without running it."""
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from transformers import AutoModelForSequenceClassification, LlamaModel
+from transformers.integrations import deepspeed
 
 from popmargin.config import ModelConfig, RunConfig, dump_yaml, merge
 from popmargin.engine.rewards import HEAD
@@ -219,6 +222,15 @@ def test_a_head_is_not_divided(configure: Configure) -> None:
     task = run.workspace().task
     task.sharding = Sharding(FullyShardedDataParallelPlugin(fsdp_version=2), torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"model\.train: head trains so few weights.*Remove fsdp"):
+        task.make_model(run.model)
+
+
+def test_a_head_is_not_divided_by_zero_3(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.read(configure(HEAD_ALONE))
+    task = run.workspace().task
+    settings = SimpleNamespace(is_zero3=lambda: True)
+    monkeypatch.setattr(deepspeed, "_hf_deepspeed_config_weak_ref", weakref.ref(settings))
+    with pytest.raises(ConfigError, match=r"model\.train: head trains so few weights.*Remove fsdp and deepspeed"):
         task.make_model(run.model)
 
 

@@ -14,7 +14,7 @@ from popmargin.data.tokenize import TokenizedPreferences
 from popmargin.engine.batch import TokenInputs
 from popmargin.engine.compiled import compile_layers
 from popmargin.engine.features import FeatureCache, FeatureInputs, PreferenceFeatures
-from popmargin.engine.processes import is_divided
+from popmargin.engine.processes import is_divided, zero3_will_cut
 from popmargin.engine.rewards import HEAD, RewardPlan, pair_rewards, response_rewards, reward_plan
 from popmargin.engine.scores import PairScores
 from popmargin.engine.sequences import Layout
@@ -136,7 +136,7 @@ class RewardTask(TextTask):
         """With `train: head`, the head alone."""
         if settings.trained != "head":
             return super().make_model(settings)
-        if self.sharding is not None:
+        if self.sharding is not None or zero3_will_cut():
             raise ConfigError(
                 "model.train: head trains so few weights that there is nothing to divide among processes. Remove fsdp "
                 "and deepspeed from train.trainer_arguments, or set model.train to full."
