@@ -87,7 +87,8 @@ def test_a_program_changes_what_is_known(store: LabelStore) -> None:
     assert store.set_gold(project.id, {item: {"clear": None}})["changed"] == 1
     assert store.set_gold(project.id, {item: {"kind": None}})["removed"] == 1
     assert store.project("demo").gold_items == 0
-    for answer, message in (({"kinds": "first"}, "no criterion 'kinds'"), ({"kind": "3"}, "criterion 'kind': gold is '3'")):
+    wrong = ({"kinds": "first"}, "no criterion 'kinds'"), ({"kind": "3"}, "criterion 'kind': gold is '3'")
+    for answer, message in wrong:
         with pytest.raises(DataError, match=message):
             store.set_gold(project.id, {item: answer})  # pyright: ignore[reportArgumentType]
 

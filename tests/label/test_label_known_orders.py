@@ -127,7 +127,7 @@ def test_training_counts_comparisons(store: LabelStore, passing: float, held: bo
         store.record(who.id, given.id, order_of([order[place] for place in turn]), request=f"r{given.id}")
         known = store.assignment(who.id, given.id).gold
         assert known is not None and numbers_of(known) == order
-    assert store.trained(project.id)[who.id] == Trained(given=2, answered=2, right=pytest.approx(9 / 6))
+    assert store.trained(project.id)[who.id] == Trained(given=2, answered=2, asked=2, right=pytest.approx(9 / 6))
     (person,) = store.annotators(project.id)
     assert bool(person.held) == held and (store.next_assignment(who.id) is None) == held
 

@@ -1,9 +1,7 @@
 """A head on a frozen trunk, and the last layers: as in ordinary training with the rest frozen, without running it."""
 
-import weakref
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -228,8 +226,7 @@ def test_a_head_is_not_divided(configure: Configure) -> None:
 def test_a_head_is_not_divided_by_zero_3(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.read(configure(HEAD_ALONE))
     task = run.workspace().task
-    settings = SimpleNamespace(is_zero3=lambda: True)
-    monkeypatch.setattr(deepspeed, "_hf_deepspeed_config_weak_ref", weakref.ref(settings))
+    monkeypatch.setattr(deepspeed, "is_deepspeed_zero3_enabled", lambda: True)
     with pytest.raises(ConfigError, match=r"model\.train: head trains so few weights.*Remove fsdp and deepspeed"):
         task.make_model(run.model)
 

@@ -144,8 +144,10 @@ def refuse_other_items(store: LabelStore, found: Project, draft: Draft) -> None:
     none = [None] * count
     others = [json.dumps(rest, ensure_ascii=False) for rest in draft.others] if draft.others else none
     names, scale = names_in(found.criteria), found.scale
+    sizes = [1 + len(rest) for rest in draft.others] if draft.others else [1] * count
     golds = [
-        changed_known({}, one, names, draft.kind, scale, f"row {row}") for row, one in enumerate(draft.gold or none)
+        changed_known({}, one, names, draft.kind, scale, f"row {row}", size=size)
+        for row, (one, size) in enumerate(zip(draft.gold or none, sizes, strict=True))
     ]
     asked = (draft.first, draft.second or none, golds, draft.response or none, others)
     rows = list(zip(*asked, strict=True))

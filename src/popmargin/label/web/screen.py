@@ -239,7 +239,8 @@ def known_choice(assignment: Assignment) -> Choice | None:
 
 def known_choices(assignment: Assignment) -> dict[str, Choice]:
     """The known answers to an answered training item on the criteria after the first, in terms of its screen."""
-    found = {name: choice_for(assignment, verdict, None) for name, verdict in assignment.gold_criteria.items()}
+    verdicts = assignment.gold_criteria.items()
+    found: dict[str, Choice | None] = {name: choice_for(assignment, verdict, None) for name, verdict in verdicts}
     return {name: choice for name, choice in found.items() if choice is not None}
 
 
