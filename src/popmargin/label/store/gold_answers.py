@@ -34,8 +34,8 @@ def rightness(verdict: str | None, gold: str) -> float:
     """How right an answer is: 1 or 0, and of a ranking the share of its comparisons that are in the known order.
 
     Example:
-        >>> rightness("second", "first"), rightness("2>1>3", "1>2>3") == 2 / 3, rightness("unsure", "1>2>3")
-        (0.0, True, 0.0)
+        >>> rightness("second", "first"), rightness("2>1>3", "1>2>3"), rightness("unsure", "1>2>3")
+        (0.0, 0.6666666666666667, 0.0)
     """
     if is_order(verdict) and is_order(gold):
         return same_share(str(verdict), gold)
