@@ -92,7 +92,9 @@ def told_on(project: Project, assignment: Assignment) -> list[Told]:
             return []
         same = label.verdict == assignment.gold  # whatever its grade
         return [Told(question="", known=given if same else main, given=given)]
-    known = known_choices(assignment) | ({} if main is None else {project.criteria[0].name: main})
+    known = known_choices(assignment)
+    if main is not None:
+        known[project.criteria[0].name] = main
     said = choices_on(project, assignment)
     return [
         Told(question=one.question, known=known[one.name], given=said[one.name])
