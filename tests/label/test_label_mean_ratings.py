@@ -307,3 +307,11 @@ def test_models_and_ask_say_that_a_project_asks_for_something_else(tmp_path: Pat
         assert {row["kind"] for row in asked(store, store.project("preference"))} == {"preference"}
     assert main(["label", "judge", "--db", db, "--project", "rating", "--judge", "ratings"]) == 2
     assert "asks for ratings, but labellers make comparisons" in capsys.readouterr().err
+    both = ["--kind", "preference", "--criteria", "clear: Which is clearer?", "kind: Which is kinder?"]
+    assert main(["label", "import", data_path, "--db", db, *both, "--project", "both"]) == 0
+    judge = ["label", "judge", "--db", db, "--project", "both", "--judge"]
+    for named in (["ratings"], ["judge:x@http://127.0.0.1:1/v1"], ["judge:x@http://127.0.0.1:1/v1", "--dry-run"]):
+        capsys.readouterr()
+        assert main([*judge, *named]) == 2
+        said = capsys.readouterr()
+        assert "asks about several criteria" in said.err and "Nothing was asked" in said.err and not said.out

@@ -104,17 +104,11 @@ def label_store(
         rankings are left to people: labellers only compare.
 
     Raises:
-        DataError: the project asks only for ratings or rankings, or for images and the labeller reads texts.
+        DataError: the project asks only for ratings or rankings, about several criteria, or for images and the
+            labeller reads texts; nothing was asked.
     """
     account = Account() if account is None else account
-    _refuse_images(store, project, labeller)
-    kinds = {kind for batch in store.items(project) for kind in batch["kind"].unique().to_pylist()}
-    if kinds and kinds <= set(_OF_PEOPLE):
-        asked = " and ".join(name for kind, name in _OF_PEOPLE.items() if kind in kinds)
-        raise DataError(
-            f"This project asks for {asked}, but labellers make comparisons. Make a separate project for the "
-            "comparisons: popmargin label import DATA --project NAME"
-        )
+    _refuse_other_questions(store, project, labeller)
     annotator = _annotator(store, project, labeller)
     unsure = _unsure(store, project, labeller.name) if again else {}
     revisions = {item: revision for item, (revision, _) in unsure.items()}
@@ -140,9 +134,9 @@ def label_store(
 
 def forecast_store(store: LabelStore, project: int, labeller: Labeller, *, again: bool = False) -> Forecast | None:
     """What `label_store` will ask of a judge on a server; None for other labellers, which cost nothing."""
+    _refuse_other_questions(store, project, labeller)
     if not isinstance(labeller, Judge) or not isinstance(labeller.backend, ServerBackend):
         return None
-    _refuse_images(store, project, labeller)
     found = Forecast()
     unsure = _unsure(store, project, labeller.name) if again else {}
     for rows in _batches(store, project, _annotator(store, project, labeller), unsure, BATCH):
@@ -177,10 +171,27 @@ def store_strengths(store: LabelStore, project: int) -> dict[str, float]:
     }
 
 
-def _refuse_images(store: LabelStore, project: int, labeller: Labeller) -> None:
-    """Refuse a labeller of texts for a project about images, of which it would judge the names."""
+def _refuse_other_questions(store: LabelStore, project: int, labeller: Labeller) -> None:
+    """Refuse a project with questions that a labeller does not answer, before anything is paid.
+
+    Of images a labeller of texts would judge the names.
+    """
+    (found,) = (one for one in store.projects() if one.id == project)
+    kinds = {kind for batch in store.items(project) for kind in batch["kind"].unique().to_pylist()}
+    if kinds and kinds <= set(_OF_PEOPLE):
+        asked = " and ".join(name for kind, name in _OF_PEOPLE.items() if kind in kinds)
+        raise DataError(
+            f"This project asks for {asked}, but labellers make comparisons. Make a separate project for the "
+            "comparisons: popmargin label import DATA --project NAME"
+        )
+    if found.criteria:
+        raise DataError(
+            f"This project asks about several criteria, and {labeller.name} gives one verdict. Nothing was asked. Make "
+            "a project for each criterion (popmargin label import DATA --project NAME), and ask with a prompt of its "
+            "own (--preference-prompt)."
+        )
     able = labeller.kind == "ratings" or (isinstance(labeller, RewardLabeller) and labeller.of_images)
-    if not able and any(found.images for found in store.projects() if found.id == project):
+    if not able and found.images:
         raise DataError(
             f"The responses of this project are images, and {labeller.name} reads texts. Nothing was asked. Let people "
             "label them (popmargin annotate), or a reward of images: a function of (prompts, images)."
