@@ -142,9 +142,9 @@ def test_a_run_weighs_and_pools_the_votes_of_a_store_as_an_export_does(tmp_path:
     [
         ({"weights": "bob=0.5"}, r"pop\.weights is for labels in pop\.edges"),
         ({"pool": "dawid-skene"}, r"pop\.pool is for labels in pop\.edges"),
-        ({"edges": "labels.db", "weights": "bob"}, r"pop\.weights has 'bob': give NAME=WEIGHT"),
+        ({"edges": "labels.db", "weights": "bob"}, r"pop\.weights bob: give NAME=WEIGHT"),
         ({"edges": "labels.db", "weights": "bob=2"}, r"above 0 and at most 1"),
-        ({"edges": "labels.db", "weights": "bob=1, bob=0.5"}, r"names 'bob' twice"),
+        ({"edges": "labels.db", "weights": "bob=1, bob=0.5"}, r"'bob' has two weights"),
         ({"edges": "labels.db", "weights": "bob=1", "pool": "dawid-skene"}, r"finds out itself"),
     ],
 )

@@ -1,11 +1,11 @@
 """Settings of PoP edges, and of what scores their weaker side."""
 
-import math
 from dataclasses import field
 from typing import Literal
 
 from popmargin.bounds import Address, NotNegative, PartialShare, RightShare, Seed, Share, Size
 from popmargin.config.checked import section
+from popmargin.config.named_weights import named_weights
 from popmargin.errors import ConfigError
 
 
@@ -96,24 +96,10 @@ class PopConfig:
         """Annotator -> weight, from `weights`.
 
         Raises:
-            ConfigError: a part of it is no name with a weight, or names somebody twice.
+            ConfigError: a part of it is no name with a weight, or somebody has two.
         """
-        found: dict[str, float] = {}
-        for part in filter(None, (part.strip() for part in (self.weights or "").split(","))):
-            name, equals, text = (piece.strip() for piece in part.rpartition("="))
-            try:
-                weight = float(text)
-            except ValueError:
-                weight = math.nan
-            if not (equals and name and 0 < weight <= 1):
-                raise ConfigError(
-                    f"pop.weights has '{part}': give NAME=WEIGHT with a weight above 0 and at most 1, such as bob=0.5. "
-                    "pop.without leaves an annotator's labels out."
-                )
-            if name in found:
-                raise ConfigError(f"pop.weights names '{name}' twice. Keep one weight.")
-            found[name] = weight
-        return found
+        parts = filter(None, (part.strip() for part in (self.weights or "").split(",")))
+        return named_weights(parts, setting="pop.weights", without="pop.without")
 
     @property
     def left_out(self) -> tuple[str, ...]:

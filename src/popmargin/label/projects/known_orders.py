@@ -94,10 +94,11 @@ def _order(place: str, value: object) -> tuple[str, ...]:
 def _cells(path: Path) -> Iterator[tuple[str, object]]:
     for batch in (opened := open_source(str(path), split=None)).batches():
         source = batch.source or opened
+        before, after = (f"{source.name}:", "") if source.by_line else (f"{source.name}, row ", " (from 0)")
         for position, error in batch.broken:
-            raise DataError(f"{source.name}, {position}: {error.message} Remedy: {error.remedy}")
+            raise DataError(f"{before}{position}{after}: {error.message} Remedy: {error.remedy}")
         for position, row in zip(batch.positions, batch.read(), strict=True):
-            place = f"{source.name}:{position}" if source.by_line else f"{source.name}, row {position} (from 0)"
+            place = f"{before}{position}{after}"
             if COLUMN not in row:
                 raise DataError(
                     f"{place}: no column '{COLUMN}'. Give a file of gold for rankings one with ids of preferences, the "
